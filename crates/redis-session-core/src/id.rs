@@ -1,0 +1,139 @@
+//! Session ids: a half that finds the record and a half that proves the right to it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
+use crate::error::Error;
+use crate::random::Random;
+
+/// The id of a session: 16 bytes that find its record, 16 bytes that prove the right to it.
+///
+/// There is no text form, no `Display` and no `Serialize`: an id leaves the server inside a signed cookie only, and
+/// comes back through [`Signer::verify`](crate::Signer::verify) only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionId {
+    find: [u8; 16],
+    prove: [u8; 16],
+}
+
+impl SessionId {
+    /// A new id, straight from the generator.
+    pub fn random(random: &Random) -> Result<Self, Error> {
+        Ok(Self { find: random.array()?, prove: random.array()? })
+    }
+
+    /// The same record with a new proving half: what a rotation hands out.
+    pub fn rotated(&self, random: &Random) -> Result<Self, Error> {
+        Ok(Self { find: self.find, prove: random.array()? })
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Self {
+        let (mut find, mut prove) = ([0; 16], [0; 16]);
+        find.copy_from_slice(&bytes[..16]);
+        prove.copy_from_slice(&bytes[16..]);
+        Self { find, prove }
+    }
+
+    pub(crate) fn bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&self.find);
+        bytes[16..].copy_from_slice(&self.prove);
+        bytes
+    }
+
+    /// Where the record of this session is.
+    pub fn key(&self, realm: &Arc<str>) -> SessionKey {
+        SessionKey { realm: realm.clone(), find: self.find }
+    }
+
+    /// What the record holds of the proving half.
+    pub fn proof(&self) -> Proof {
+        let hash = Sha256::new().chain_update(b"redis-session proof 1").chain_update(self.prove).finalize();
+        let mut proof = [0; 16];
+        proof.copy_from_slice(&hash[..16]);
+        Proof(proof)
+    }
+}
+
+impl Drop for SessionId {
+    fn drop(&mut self) {
+        self.prove.zeroize();
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(…)")
+    }
+}
+
+/// A hash of the proving half of an id: what the record keeps, and what a write has to show.
+#[derive(Clone, Copy)]
+pub struct Proof([u8; 16]);
+
+impl Proof {
+    /// Base64url, 22 characters.
+    pub fn to_text(self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// From [`to_text`](Self::to_text)'s form.
+    pub fn from_text(text: &[u8]) -> Option<Self> {
+        let mut proof = [0; 16];
+        (URL_SAFE_NO_PAD.decode_slice(text, &mut proof) == Ok(16)).then_some(Self(proof))
+    }
+}
+
+impl PartialEq for Proof {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Proof {}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proof(…)")
+    }
+}
+
+/// Where a session's record is: the realm of its layer and the finding half of its id.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey {
+    realm: Arc<str>,
+    find: [u8; 16],
+}
+
+impl SessionKey {
+    /// The realm and the finding half in base64url: `<realm>:<22 characters>`. A store puts its own prefix before it.
+    pub fn to_text(&self) -> String {
+        let mut text = String::with_capacity(self.realm.len() + 23);
+        text.push_str(&self.realm);
+        text.push(':');
+        URL_SAFE_NO_PAD.encode_string(self.find, &mut text);
+        text
+    }
+
+    /// A few characters that name this key inside its own record, so that a reply that belongs to another key is seen.
+    pub fn tag(&self) -> [u8; 6] {
+        let mut text = [0; 22];
+        let written = URL_SAFE_NO_PAD.encode_slice(self.find, &mut text);
+        debug_assert_eq!(written, Ok(22));
+        let mut tag = [0; 6];
+        tag.copy_from_slice(&text[..6]);
+        tag
+    }
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionKey({}:…)", self.realm)
+    }
+}

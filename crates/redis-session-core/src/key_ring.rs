@@ -1,0 +1,387 @@
+//! The keys that sign session cookies, and the signed form of an id.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::error::{Error, Kind};
+use crate::id::SessionId;
+use crate::random::Random;
+
+const VERSION: u8 = b'1';
+const KEY_ID: usize = 4;
+const TAG: usize = 16;
+const SIGNED: usize = KEY_ID + 32 + TAG;
+/// One character for the version, and base64url of key id, id and tag.
+const TEXT: usize = 1 + (SIGNED * 8).div_ceil(6);
+
+/// The keys of an application: the current one signs, all verify.
+///
+/// To change keys, deploy with the new one first and the old one as [`previous`](Self::previous); drop the old one
+/// after one absolute timeout. A cookie is signed anew only when it is sent anyway.
+///
+/// ```
+/// use redis_session_core::KeyRing;
+///
+/// let keys = KeyRing::new(b"\x8f\x1d the bytes of a real key come \xe1 \x05 from a generator")?
+///     .previous(b"\x2a\xc4 the one that signed until \x90 last month \x77\x31")?;
+/// assert_eq!(format!("{keys:?}"), "KeyRing(2 keys)");
+/// assert!(KeyRing::new(b"too short").is_err());
+/// # Ok::<(), redis_session_core::Error>(())
+/// ```
+///
+/// # Security
+///
+/// Who has a key can make cookies for ids that exist; he still has to guess one. Keys are at least 32 bytes from a
+/// generator (`openssl rand -base64 32`). They are wiped from memory when the ring is dropped.
+#[derive(Clone)]
+pub struct KeyRing(Vec<Arc<Master>>);
+
+struct Master(Zeroizing<Vec<u8>>);
+
+impl KeyRing {
+    /// A ring whose only key signs and verifies.
+    ///
+    /// # Errors
+    /// [`is_config`](Error::is_config): shorter than 32 bytes, or plainly not from a generator.
+    pub fn new(current: impl AsRef<[u8]>) -> Result<Self, Error> {
+        Ok(Self(vec![master(current.as_ref())?]))
+    }
+
+    /// Adds a key that verifies only.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn previous(mut self, old: impl AsRef<[u8]>) -> Result<Self, Error> {
+        self.0.push(master(old.as_ref())?);
+        Ok(self)
+    }
+
+    /// From an environment variable: base64 keys, separated by commas or white space. The first signs.
+    ///
+    /// # Errors
+    /// [`is_config`](Error::is_config): not set, not base64, or as [`new`](Self::new).
+    pub fn from_env(variable: &str) -> Result<Self, Error> {
+        let text = std::env::var(variable).map_err(|_| {
+            config(format!(
+                "the environment variable {variable} holds no key: set it to the output of `openssl rand -base64 32`"
+            ))
+        })?;
+        Self::from_base64(Zeroizing::new(text), &format!("the environment variable {variable}"))
+    }
+
+    /// From a file: base64 keys, separated by commas or white space. The first signs.
+    ///
+    /// # Errors
+    /// [`is_config`](Error::is_config): not readable, not base64, or as [`new`](Self::new).
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::caused(Kind::Config, format!("the key file {} cannot be read", path.display()), e))?;
+        Self::from_base64(Zeroizing::new(text), &format!("the key file {}", path.display()))
+    }
+
+    /// A ring with a fresh random key, for development and tests: its cookies die with the process.
+    ///
+    /// # Errors
+    /// The system's random generator failed.
+    pub fn random() -> Result<Self, Error> {
+        Self::new(Random::system().array::<32>()?)
+    }
+
+    fn from_base64(text: Zeroizing<String>, place: &str) -> Result<Self, Error> {
+        let keys = text
+            .split(|c: char| c == ',' || c.is_whitespace())
+            .filter(|word| !word.is_empty())
+            .enumerate()
+            .map(|(nth, word)| {
+                let nth = nth + 1;
+                let word = word.trim_end_matches('=').replace('-', "+").replace('_', "/");
+                let bytes = STANDARD_NO_PAD
+                    .decode(Zeroizing::new(word).as_bytes())
+                    .map(Zeroizing::new)
+                    .map_err(|_| config(format!("key {nth} in {place} is not base64")))?;
+                master(&bytes).map_err(|e| config(format!("key {nth} in {place}: {e}")))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() {
+            return Err(config(format!("{place} holds no key: set it to the output of `openssl rand -base64 32`")));
+        }
+        Ok(Self(keys))
+    }
+
+    /// What signs and verifies the cookie of one layer.
+    pub fn signer(&self, realm: &str, cookie_name: &str) -> Signer {
+        Signer { keys: self.0.iter().map(|key| SigningKey::derive(key, realm, cookie_name)).collect() }
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyRing({} keys)", self.0.len())
+    }
+}
+
+fn config(message: String) -> Error {
+    Error::new(Kind::Config, message)
+}
+
+fn master(bytes: &[u8]) -> Result<Arc<Master>, Error> {
+    if bytes.len() < 32 {
+        return Err(config(format!(
+            "a key needs at least 32 bytes, this one has {}: use `openssl rand -base64 32`",
+            bytes.len()
+        )));
+    }
+    if looks_made_up(bytes) {
+        return Err(config("a key must come from a generator, this one repeats itself or is from the docs: use `openssl rand -base64 32`".into()));
+    }
+    Ok(Arc::new(Master(Zeroizing::new(bytes.to_vec()))))
+}
+
+/// Fewer different bytes than any generator yields, a run such as 0, 1, 2 …, or the key that documents show.
+fn looks_made_up(bytes: &[u8]) -> bool {
+    let mut seen = [false; 256];
+    for byte in bytes {
+        seen[usize::from(*byte)] = true;
+    }
+    let different = seen.iter().filter(|seen| **seen).count();
+    let counts_up = bytes.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1));
+    let documented = [
+        &b"0123456789abcdef"[..],
+        b"0123456789ABCDEF",
+        b"correct horse battery",
+        b"secret key",
+        b"super-secret",
+        b"changeme",
+        b"change me",
+        b"keyboard cat",
+    ];
+    different < 12 || counts_up || documented.iter().any(|text| bytes.windows(text.len()).any(|part| part == *text))
+}
+
+type HmacSha256 = Hmac<Sha256>;
+
+/// Signs and verifies the ids in one layer's cookie: the MAC covers purpose, version, realm, cookie name, key id and id.
+#[derive(Clone)]
+pub struct Signer {
+    /// The first signs.
+    keys: Vec<SigningKey>,
+}
+
+/// Why a cookie's value is no id of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unverified {
+    /// Not of the form that this library writes.
+    Malformed,
+    /// Signed with a key that is not, or no longer, in the ring.
+    UnknownKey,
+    /// Not signed by us for this realm and cookie name.
+    BadSignature,
+}
+
+impl Signer {
+    /// The cookie's value for an id.
+    pub fn sign(&self, id: &SessionId) -> String {
+        let key = &self.keys[0];
+        let mut id = id.bytes();
+        let mut signed = [0; SIGNED];
+        signed[..KEY_ID].copy_from_slice(&key.id);
+        signed[KEY_ID..KEY_ID + 32].copy_from_slice(&id);
+        signed[KEY_ID + 32..].copy_from_slice(&key.mac(&id).finalize().into_bytes()[..TAG]);
+        let mut text = String::with_capacity(TEXT);
+        text.push(char::from(VERSION));
+        URL_SAFE_NO_PAD.encode_string(signed, &mut text);
+        id.zeroize();
+        signed.zeroize();
+        text
+    }
+
+    /// The id in a cookie's value: length, alphabet and version first, then the MAC.
+    ///
+    /// # Errors
+    /// It is not an id that this ring signed for this realm and cookie name.
+    pub fn verify(&self, value: &[u8]) -> Result<SessionId, Unverified> {
+        if value.len() != TEXT || value[0] != VERSION {
+            return Err(Unverified::Malformed);
+        }
+        let mut signed = [0; SIGNED];
+        if URL_SAFE_NO_PAD.decode_slice(&value[1..], &mut signed) != Ok(SIGNED) {
+            return Err(Unverified::Malformed);
+        }
+        let (key_id, rest) = signed.split_at(KEY_ID);
+        let (id, tag) = rest.split_at(32);
+        let key = self.keys.iter().find(|key| key.id == key_id).ok_or(Unverified::UnknownKey)?;
+        key.mac(id).verify_truncated_left(tag).map_err(|_| Unverified::BadSignature)?;
+        <&[u8; 32]>::try_from(id).map(SessionId::from_bytes).map_err(|_| Unverified::Malformed)
+    }
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signer({} keys)", self.keys.len())
+    }
+}
+
+#[derive(Clone)]
+struct SigningKey {
+    id: [u8; KEY_ID],
+    /// Everything but the id is hashed in already.
+    begun: HmacSha256,
+}
+
+impl SigningKey {
+    fn derive(master: &Master, realm: &str, cookie_name: &str) -> Self {
+        let master = Hkdf::<Sha256>::new(None, &master.0);
+        let mut id = [0; KEY_ID];
+        let mut key = Zeroizing::new([0; 32]);
+        master.expand(b"redis-session key id 1", &mut id).expect("4 bytes are fewer than HKDF's limit");
+        master.expand(b"redis-session cookie mac 1", key.as_mut()).expect("32 bytes are fewer than HKDF's limit");
+        let mut begun = HmacSha256::new_from_slice(key.as_ref()).expect("HMAC takes a key of any length");
+        for part in [b"session cookie".as_slice(), &[VERSION], realm.as_bytes(), cookie_name.as_bytes(), &id] {
+            begun.update(&(part.len() as u64).to_be_bytes());
+            begun.update(part);
+        }
+        Self { id, begun }
+    }
+
+    fn mac(&self, id: &[u8]) -> HmacSha256 {
+        let mut mac = self.begun.clone();
+        mac.update(&(id.len() as u64).to_be_bytes());
+        mac.update(id);
+        mac
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    fn ring(seed: u8) -> KeyRing {
+        KeyRing::new(key(seed)).unwrap()
+    }
+
+    fn key(seed: u8) -> Vec<u8> {
+        (0..32u8).map(|i| i.wrapping_mul(37).wrapping_add(seed.wrapping_mul(91)) ^ seed).collect()
+    }
+
+    #[test]
+    fn what_was_signed_verifies_and_has_one_text_form() {
+        let signer = ring(1).signer("main", "__Host-id");
+        for _ in 0..100 {
+            let id = SessionId::random(&Random::system()).unwrap();
+            let text = signer.sign(&id);
+            assert_eq!(text.len(), TEXT);
+            assert_eq!(signer.verify(text.as_bytes()), Ok(id));
+        }
+    }
+
+    #[test]
+    fn r09_every_other_spelling_of_an_id_is_refused() {
+        let signer = ring(1).signer("main", "id");
+        let text = signer.sign(&SessionId::random(&Random::system()).unwrap());
+        for at in 0..text.len() {
+            for byte in 0..=255u8 {
+                let mut other = text.clone().into_bytes();
+                if other[at] == byte {
+                    continue;
+                }
+                other[at] = byte;
+                assert!(signer.verify(&other).is_err(), "byte {byte} at {at}");
+            }
+        }
+        for other in [format!("{text}="), format!(" {text}"), text[1..].to_owned(), String::new(), text.to_uppercase()]
+        {
+            assert!(signer.verify(other.as_bytes()).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn r99_a_value_of_another_realm_name_or_boundary_is_refused() {
+        let keys = ring(1);
+        let text = keys.signer("ab", "c").sign(&SessionId::random(&Random::system()).unwrap());
+        for (realm, name) in [("ab", "d"), ("x", "c"), ("a", "bc"), ("abc", ""), ("", "abc")] {
+            assert_eq!(keys.signer(realm, name).verify(text.as_bytes()), Err(Unverified::BadSignature));
+        }
+    }
+
+    #[test]
+    fn r101_the_newest_signs_all_verify_and_removed_keys_stop() {
+        let id = SessionId::random(&Random::system()).unwrap();
+        let old = ring(1).signer("main", "id").sign(&id);
+        let both = ring(2).previous(key(1)).unwrap().signer("main", "id");
+        assert_eq!(both.verify(old.as_bytes()), Ok(id.clone()));
+        let new = both.sign(&id);
+        assert_ne!(new, old);
+        let only_new = ring(2).signer("main", "id");
+        assert_eq!(only_new.verify(new.as_bytes()), Ok(id));
+        assert_eq!(only_new.verify(old.as_bytes()), Err(Unverified::UnknownKey));
+    }
+
+    #[test]
+    fn r98_keys_that_no_generator_made_are_refused() {
+        let bad: [&[u8]; 6] = [
+            b"",
+            &key(1)[..31],
+            &[7; 32],
+            b"0123456789abcdef0123456789abcdef",
+            b"this is a very secret key, honest!!",
+            &(0..64).collect::<Vec<u8>>(),
+        ];
+        for bytes in bad {
+            assert!(KeyRing::new(bytes).is_err_and(|e| e.is_config()), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn r103_derived_keys_differ_and_stay_what_they_are() {
+        let key = SigningKey::derive(&Master(Zeroizing::new(key(3))), "main", "id");
+        let tag = key.mac(&[9; 32]).finalize().into_bytes();
+        let text = URL_SAFE_NO_PAD.encode(&tag[..TAG]);
+        // Changing this text logs every visitor of every deployment out.
+        assert_eq!((key.id, text.as_str()), ([229, 206, 132, 192], "cDcLWRbZw959D7W3VFwz9g"));
+    }
+
+    #[test]
+    fn keys_come_from_a_file_or_a_variable_in_base64() {
+        let path = std::env::temp_dir().join(format!("redis-session-key-{}", std::process::id()));
+        std::fs::write(&path, format!("{}\n{}\n", STANDARD.encode(key(1)), URL_SAFE_NO_PAD.encode(key(2)))).unwrap();
+        let keys = KeyRing::from_file(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(format!("{keys:?}"), "KeyRing(2 keys)");
+        let id = SessionId::random(&Random::system()).unwrap();
+        let text = ring(2).signer("main", "id").sign(&id);
+        assert_eq!(keys.signer("main", "id").verify(text.as_bytes()), Ok(id));
+        assert!(KeyRing::from_file(&path).is_err_and(|e| e.is_config()));
+        assert!(KeyRing::from_env("REDIS_SESSION_NO_SUCH_VARIABLE").is_err_and(|e| e.is_config()));
+    }
+
+    #[test]
+    fn r01_ids_are_distinct_and_every_bit_is_fair() {
+        const IDS: usize = 100_000;
+        let random = Random::system();
+        let mut ones = [0u32; 256];
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..IDS {
+            let id = SessionId::random(&random).unwrap().bytes();
+            for (bit, count) in ones.iter_mut().enumerate() {
+                *count += u32::from(id[bit / 8] >> (bit % 8) & 1);
+            }
+            assert!(seen.insert(id));
+        }
+        // Six standard deviations: a fair generator fails once in two million runs of all 256 bits.
+        let slack = 6.0 * (IDS as f64).sqrt() / 2.0;
+        for count in ones {
+            assert!((f64::from(count) - IDS as f64 / 2.0).abs() < slack, "{count}");
+        }
+    }
+}

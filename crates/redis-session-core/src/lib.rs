@@ -1,0 +1,40 @@
+//! The rules of redis-session: ids, keys, edits, the typed view, expiry, the plan, and the contract of a store.
+//!
+//! Applications use the crate `redis-session`, which re-exports what they need. This crate is for those who write a
+//! [`Store`] of their own, or who want the rules without HTTP. It does no I/O, knows neither HTTP nor Redis, and reads
+//! no clock other than the store's.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod edit;
+mod error;
+mod expiry;
+mod fields;
+mod id;
+mod key_ring;
+mod memory;
+mod plan;
+mod random;
+mod record;
+mod rules;
+mod store;
+mod time;
+mod view;
+mod working;
+
+pub use edit::{Edit, Replay};
+pub use error::{Error, Kind};
+pub use expiry::{Expiry, Life, Wishes};
+pub use fields::{Change, Changes, Fields};
+pub use id::{Proof, SessionId, SessionKey};
+pub use key_ring::{KeyRing, Signer, Unverified};
+pub use memory::MemoryStore;
+pub use plan::{Found, Plan, Why, Wish, look_at};
+pub use random::Random;
+pub use record::{Reason, Record, Stored, Token, Tokens, Tombstone};
+#[doc(hidden)]
+pub use rules::Rule;
+pub use store::{BoxFuture, Create, Created, End, Ended, Save, Saved, Store, WishChange};
+pub use time::{Clock, Time};
+pub use view::{State, View};
+pub use working::{Staged, Working};

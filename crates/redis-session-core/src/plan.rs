@@ -1,0 +1,206 @@
+//! Decides what must happen to a session once the handler is done. Pure: no store, no clock, no cookie.
+
+use std::time::Duration;
+
+use crate::expiry::Life;
+use crate::id::Proof;
+use crate::record::{Reason, Record, Stored, Tombstone};
+use crate::rules::Rule;
+use crate::time::Time;
+
+/// App servers' and Redis's clocks are compared nowhere; this is what a failover to another Redis may differ by.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// What a request's id led to.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// The request came without an id of ours.
+    Absent,
+    /// Nothing is stored for the id.
+    Gone,
+    /// A record past its deadline, or from the future: to be ended.
+    Expired,
+    /// The session ended; `lately` if less than a minute before the request arrived.
+    Ended {
+        /// Why.
+        reason: Reason,
+        /// Whether another answer may still be on its way to this browser.
+        lately: bool,
+    },
+    /// The proof was replaced; `lately` as above.
+    Replaced {
+        /// Whether another answer may still be on its way to this browser.
+        lately: bool,
+    },
+    /// A living session.
+    Alive(Box<Record>),
+}
+
+/// What the stored record means for a request that shows this proof.
+///
+/// `now` is the store's time, `waited` how long ago the request arrived: ages count back from its arrival, so that a
+/// slow request does not see its minute pass while it waits.
+pub fn look_at(stored: Option<Stored>, proof: Proof, life: &Life, now: Option<Time>, waited: Duration) -> Found {
+    let lately = |since: Time| {
+        let waited = if Rule::AgesCountFromArrival.holds() { waited } else { Duration::ZERO };
+        Rule::DeadIdsCreateNothing.holds() && now.is_none_or(|now| (now - waited).since(since) < Tombstone::STAYS)
+    };
+    let record = match stored {
+        None => return Found::Gone,
+        Some(Stored::Ended(Tombstone { reason, at })) => return Found::Ended { reason, lately: lately(at) },
+        Some(Stored::Record(record)) => record,
+    };
+    if let Some(now) = now {
+        let expired = life.deadline(record.created, record.seen, &record.wishes) <= now;
+        let from_the_future = record.created > now + CLOCK_TOLERANCE || record.seen > now + CLOCK_TOLERANCE;
+        if expired || from_the_future {
+            return Found::Expired;
+        }
+    }
+    if record.proof != proof && Rule::ProofIsCheckedAtLoad.holds() {
+        return Found::Replaced { lately: lately(record.proved) };
+    }
+    Found::Alive(Box::new(record))
+}
+
+/// What a request wants, once its handler is done or has asked for a save.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Its edits lead to other fields, or to other wishes of the session.
+    pub changed: bool,
+    /// It asked for a save by name, and is told how it ended.
+    pub asked: bool,
+    /// The answer is one whose edits are not kept (a 5xx, by default).
+    pub dropped: bool,
+    /// The idle timeout is due to be renewed.
+    pub touch_due: bool,
+}
+
+/// What must happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing: no command, no cookie.
+    Nothing,
+    /// A new session, with a new id and its cookie.
+    Create,
+    /// The living one is saved.
+    Save,
+    /// Its idle timeout is renewed, and no more.
+    Touch,
+    /// The edits are dropped.
+    Drop(Why),
+}
+
+/// Why edits are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// The answer's status says that the request failed.
+    Failed,
+    /// The session ended or its id was replaced lately: a new cookie would take the place of the one that replaced it.
+    Dead,
+}
+
+impl Plan {
+    /// Decides.
+    pub fn decide(found: &Found, wish: Wish) -> Self {
+        let wanted = wish.changed || wish.asked;
+        match found {
+            _ if wish.dropped && wish.changed => Self::Drop(Why::Failed),
+            _ if wish.dropped => Self::Nothing,
+            Found::Alive(_) if wish.changed => Self::Save,
+            Found::Alive(_) if wish.touch_due || wish.asked => Self::Touch,
+            Found::Alive(_) => Self::Nothing,
+            Found::Ended { lately: true, .. } | Found::Replaced { lately: true } if wanted => Self::Drop(Why::Dead),
+            _ if wanted => Self::Create,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expiry::{Expiry, Wishes};
+    use crate::fields::Fields;
+    use crate::id::SessionId;
+    use crate::random::Random;
+    use crate::record::{Token, Tokens};
+
+    fn record(at: Time, id: &SessionId) -> Record {
+        Record {
+            tokens: Tokens::first(Token::random(&Random::system()).unwrap()),
+            proof: id.proof(),
+            proved: at,
+            created: at,
+            seen: at,
+            wishes: Wishes::default(),
+            fields: Fields::default(),
+        }
+    }
+
+    #[test]
+    fn the_plan_is_this_table() {
+        let at = Time::from_millis(1 << 40);
+        let id = SessionId::random(&Random::system()).unwrap();
+        let alive = Found::Alive(Box::new(record(at, &id)));
+        let lately = Found::Ended { reason: Reason::Destroyed, lately: true };
+        let long_ago = Found::Ended { reason: Reason::Destroyed, lately: false };
+        let (replaced, replaced_before) = (Found::Replaced { lately: true }, Found::Replaced { lately: false });
+        let nothing = Wish::default();
+        let changed = Wish { changed: true, ..nothing };
+        let asked = Wish { asked: true, ..nothing };
+        let due = Wish { touch_due: true, ..nothing };
+        let failed = Wish { changed: true, dropped: true, touch_due: true, ..nothing };
+        use Plan::*;
+        let table = [
+            //                 nothing  changed         asked           due      failed
+            (&alive, [Nothing, Save, Touch, Touch, Drop(Why::Failed)]),
+            (&Found::Absent, [Nothing, Create, Create, Nothing, Drop(Why::Failed)]),
+            (&Found::Gone, [Nothing, Create, Create, Nothing, Drop(Why::Failed)]),
+            (&Found::Expired, [Nothing, Create, Create, Nothing, Drop(Why::Failed)]),
+            (&lately, [Nothing, Drop(Why::Dead), Drop(Why::Dead), Nothing, Drop(Why::Failed)]),
+            (&long_ago, [Nothing, Create, Create, Nothing, Drop(Why::Failed)]),
+            (&replaced, [Nothing, Drop(Why::Dead), Drop(Why::Dead), Nothing, Drop(Why::Failed)]),
+            (&replaced_before, [Nothing, Create, Create, Nothing, Drop(Why::Failed)]),
+        ];
+        for (found, plans) in table {
+            for (wish, plan) in [nothing, changed, asked, due, failed].into_iter().zip(plans) {
+                assert_eq!(Plan::decide(found, wish), plan, "{found:?} {wish:?}");
+            }
+        }
+        let dropped = Wish { dropped: true, touch_due: true, ..nothing };
+        assert_eq!(Plan::decide(&alive, dropped), Nothing);
+    }
+
+    #[test]
+    fn ages_count_back_from_the_arrival() {
+        let at = Time::from_millis(1 << 40);
+        let proof = SessionId::random(&Random::system()).unwrap().proof();
+        let life = Expiry::default().life();
+        let ended = || Some(Stored::Ended(Tombstone { reason: Reason::Destroyed, at }));
+        let second = Duration::from_secs(1);
+        for (now, waited, expected) in [
+            (at + 59 * second, Duration::ZERO, true),
+            (at + 61 * second, Duration::ZERO, false),
+            (at + 61 * second, 5 * second, true),
+            (at + 61 * second, 120 * second, true),
+        ] {
+            let found = look_at(ended(), proof, &life, Some(now), waited);
+            assert!(matches!(found, Found::Ended { lately, .. } if lately == expected), "{now:?} {waited:?} {found:?}");
+        }
+    }
+
+    #[test]
+    fn r57_a_record_past_its_deadline_or_from_the_future_is_expired() {
+        let at = Time::from_millis(1 << 40);
+        let id = SessionId::random(&Random::system()).unwrap();
+        let life = Expiry::default().life();
+        let minute = Duration::from_secs(60);
+        let look = |now| look_at(Some(Stored::Record(record(at, &id))), id.proof(), &life, Some(now), Duration::ZERO);
+        assert!(matches!(look(at), Found::Alive(_)));
+        assert!(matches!(look(at - 4 * minute), Found::Alive(_)));
+        assert!(matches!(look(at - 6 * minute), Found::Expired));
+        assert!(matches!(look(at + 30 * minute), Found::Alive(_)));
+        assert!(matches!(look(at + 31 * minute), Found::Expired));
+    }
+}

@@ -1,0 +1,202 @@
+//! Writes a struct or map as fields: each top-level entry as a JSON text of its own.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::ser::{self, Impossible, SerializeMap, SerializeStruct, Serializer};
+
+use crate::error::{Error, Kind};
+
+/// A value's fields in the order in which it was serialised.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Encoded(Vec<(Bytes, Bytes)>);
+
+impl Encoded {
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&Bytes> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+}
+
+/// Serialises a value into fields.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Encoded, Error> {
+    let writer = value.serialize(FieldSerializer).map_err(|problem| match problem {
+        Problem::Shape => Error::new(
+            Kind::Field,
+            format!("{} is no struct or map, so it cannot be a session's state", std::any::type_name::<T>()),
+        ),
+        Problem::Field(name) => Error::field(&name, "cannot be written as JSON"),
+        Problem::Name => Error::new(Kind::Field, "a field name that is no text cannot be stored"),
+        Problem::Custom => Error::new(Kind::Field, format!("{} refused to be serialised", std::any::type_name::<T>())),
+    })?;
+    Ok(writer.finish())
+}
+
+/// Why a value cannot be written. Holds no values: they are the visitor's.
+#[derive(Debug)]
+enum Problem {
+    Shape,
+    Name,
+    Field(Vec<u8>),
+    Custom,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the value cannot be written as fields")
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl ser::Error for Problem {
+    fn custom<M: std::fmt::Display>(_message: M) -> Self {
+        Self::Custom
+    }
+}
+
+/// All values in one buffer, cut apart at the end.
+#[derive(Default)]
+struct FieldWriter {
+    buffer: Vec<u8>,
+    /// Name, and where its value ends in the buffer.
+    ends: Vec<(Bytes, usize)>,
+    next: Bytes,
+}
+
+impl FieldWriter {
+    fn value<V: Serialize + ?Sized>(&mut self, name: Bytes, value: &V) -> Result<(), Problem> {
+        serde_json::to_writer(&mut self.buffer, value).map_err(|_| Problem::Field(name.to_vec()))?;
+        self.ends.push((name, self.buffer.len()));
+        Ok(())
+    }
+
+    fn finish(self) -> Encoded {
+        let buffer = Bytes::from(self.buffer);
+        let mut from = 0;
+        let cut = |(name, end)| {
+            let value = buffer.slice(from..end);
+            from = end;
+            (name, value)
+        };
+        Encoded(self.ends.into_iter().map(cut).collect())
+    }
+}
+
+impl SerializeStruct for FieldWriter {
+    type Ok = Self;
+    type Error = Problem;
+
+    fn serialize_field<V: Serialize + ?Sized>(&mut self, name: &'static str, value: &V) -> Result<(), Problem> {
+        self.value(Bytes::from_static(name.as_bytes()), value)
+    }
+
+    fn end(self) -> Result<Self, Problem> {
+        Ok(self)
+    }
+}
+
+impl SerializeMap for FieldWriter {
+    type Ok = Self;
+    type Error = Problem;
+
+    fn serialize_key<K: Serialize + ?Sized>(&mut self, key: &K) -> Result<(), Problem> {
+        self.next = match serde_json::to_value(key) {
+            Ok(serde_json::Value::String(name)) => name.into(),
+            // As serde_json writes the keys of a map.
+            Ok(serde_json::Value::Number(number)) => number.to_string().into(),
+            Ok(serde_json::Value::Bool(flag)) => flag.to_string().into(),
+            _ => return Err(Problem::Name),
+        };
+        Ok(())
+    }
+
+    fn serialize_value<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), Problem> {
+        let name = std::mem::take(&mut self.next);
+        self.value(name, value)
+    }
+
+    fn end(self) -> Result<Self, Problem> {
+        Ok(self)
+    }
+}
+
+struct FieldSerializer;
+
+type No = Impossible<FieldWriter, Problem>;
+
+macro_rules! refuse {
+    ($($method:ident($($argument:ty),*) -> $output:ty;)*) => {
+        $(fn $method(self $(, _: $argument)*) -> Result<$output, Problem> { Err(Problem::Shape) })*
+    };
+}
+
+impl Serializer for FieldSerializer {
+    type Ok = FieldWriter;
+    type Error = Problem;
+    type SerializeSeq = No;
+    type SerializeTuple = No;
+    type SerializeTupleStruct = No;
+    type SerializeTupleVariant = No;
+    type SerializeMap = FieldWriter;
+    type SerializeStruct = FieldWriter;
+    type SerializeStructVariant = No;
+
+    fn serialize_struct(self, _: &'static str, fields: usize) -> Result<FieldWriter, Problem> {
+        Ok(FieldWriter { buffer: Vec::with_capacity(512), ends: Vec::with_capacity(fields), next: Bytes::new() })
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<FieldWriter, Problem> {
+        Ok(FieldWriter::default())
+    }
+
+    fn serialize_newtype_struct<V: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &V,
+    ) -> Result<FieldWriter, Problem> {
+        value.serialize(self)
+    }
+
+    fn serialize_some<V: Serialize + ?Sized>(self, _: &V) -> Result<FieldWriter, Problem> {
+        Err(Problem::Shape)
+    }
+
+    fn serialize_newtype_variant<V: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &V,
+    ) -> Result<FieldWriter, Problem> {
+        Err(Problem::Shape)
+    }
+
+    refuse! {
+        serialize_bool(bool) -> FieldWriter;
+        serialize_i8(i8) -> FieldWriter;
+        serialize_i16(i16) -> FieldWriter;
+        serialize_i32(i32) -> FieldWriter;
+        serialize_i64(i64) -> FieldWriter;
+        serialize_u8(u8) -> FieldWriter;
+        serialize_u16(u16) -> FieldWriter;
+        serialize_u32(u32) -> FieldWriter;
+        serialize_u64(u64) -> FieldWriter;
+        serialize_f32(f32) -> FieldWriter;
+        serialize_f64(f64) -> FieldWriter;
+        serialize_char(char) -> FieldWriter;
+        serialize_str(&str) -> FieldWriter;
+        serialize_bytes(&[u8]) -> FieldWriter;
+        serialize_none() -> FieldWriter;
+        serialize_unit() -> FieldWriter;
+        serialize_unit_struct(&'static str) -> FieldWriter;
+        serialize_unit_variant(&'static str, u32, &'static str) -> FieldWriter;
+        serialize_seq(Option<usize>) -> No;
+        serialize_tuple(usize) -> No;
+        serialize_tuple_struct(&'static str, usize) -> No;
+        serialize_tuple_variant(&'static str, u32, &'static str, usize) -> No;
+        serialize_struct_variant(&'static str, u32, &'static str, usize) -> No;
+    }
+}

@@ -1,0 +1,1 @@
+//! Empty: this package owns the examples, the integration tests and the benchmarks of the workspace.
