@@ -1,0 +1,133 @@
+//! The store of redis-session on Redis: keys, Lua scripts, replies and the way to the servers.
+//!
+//! Applications use the crate `redis-session`, which makes a [`RedisStore`] from a URL. This crate is for those who
+//! want its settings, or the store without HTTP.
+//!
+//! It needs one Redis server (tested with version 7), and a user who may do this, for the default prefix:
+//!
+//! ```text
+//! ACL SETUSER shop on >password ~sess:* +hgetall +time +evalsha +eval
+//!     +hmget +hget +hkeys +hset +hdel +hincrby +exists +del +pexpire +pexpireat
+//! ```
+//!
+//! (and `+select` for another database than 0).
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod clock;
+mod node;
+mod options;
+mod script;
+mod server;
+mod store;
+mod url;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis_session_core::{BoxFuture, Create, Created, End, Ended, Error, Save, Saved, SessionKey, Store, Stored, Time};
+
+/// The Redis client in the version that [`RedisStore::from_pool`] takes pools of.
+pub use fred;
+
+pub use crate::options::RedisStoreOptions;
+
+use crate::node::{Node, Target};
+use crate::store::Operations;
+
+/// Sessions in Redis, each a hash with a time to live, changed only by scripts that check first.
+///
+/// Cheap to clone; the clones share the connection, which closes with the last of them. Every operation ends within
+/// the deadline (250 milliseconds by default), whatever Redis does, and the connection is made anew by itself.
+///
+/// ```no_run
+/// use redis_session_core::{Random, SessionId, Store};
+/// use redis_session_store::RedisStore;
+///
+/// # async fn look() -> Result<(), redis_session_core::Error> {
+/// let store = RedisStore::connect("redis://127.0.0.1").await?;
+/// let key = SessionId::random(&Random::system())?.key(&"main".into());
+/// assert_eq!(store.load(&key).await?, None);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RedisStore {
+    operations: Arc<Operations<Node>>,
+    place: Arc<str>,
+}
+
+impl RedisStore {
+    /// Connects to `redis://[[user]:password@]host[:port][/database]` with the default settings.
+    ///
+    /// # Errors
+    /// As [`RedisStoreOptions::connect`].
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        Self::options(url).connect().await
+    }
+
+    /// Settings, and then [`connect`](RedisStoreOptions::connect), which also tells what is wrong with the URL.
+    pub fn options(url: &str) -> RedisStoreOptions {
+        RedisStoreOptions::new(url::Url::parse(url).map(Target::of_url))
+    }
+
+    /// Connects to where a pool of the application's does: its server, user, password, database and TLS. The pool
+    /// itself is left alone: sessions need other settings, and get a connection of their own.
+    ///
+    /// # Errors
+    /// As [`RedisStoreOptions::connect`]; also [`is_config`](Error::is_config) if it is a pool of a cluster or of
+    /// Sentinel.
+    pub async fn from_pool(pool: &fred::clients::Pool) -> Result<Self, Error> {
+        Self::pool_options(pool).connect().await
+    }
+
+    /// As [`from_pool`](Self::from_pool), with settings.
+    pub fn pool_options(pool: &fred::clients::Pool) -> RedisStoreOptions {
+        RedisStoreOptions::new(Target::of_pool(pool))
+    }
+
+    /// Asks Redis for the time, for a health check of the application's. Changes nothing.
+    ///
+    /// # Errors
+    /// [`is_unavailable`](Error::is_unavailable): it did not answer within the deadline.
+    pub async fn ping(&self) -> Result<Time, Error> {
+        self.operations.ping().await
+    }
+}
+
+impl Store for RedisStore {
+    fn now(&self) -> Option<Time> {
+        self.operations.clock.now()
+    }
+
+    fn deadline(&self) -> Duration {
+        self.operations.deadline
+    }
+
+    fn load<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {
+        Box::pin(self.operations.load(key))
+    }
+
+    fn create<'a>(&'a self, key: &'a SessionKey, create: &'a Create) -> BoxFuture<'a, Result<Created, Error>> {
+        Box::pin(self.operations.create(key, create))
+    }
+
+    fn save<'a>(&'a self, key: &'a SessionKey, save: &'a Save) -> BoxFuture<'a, Result<Saved, Error>> {
+        Box::pin(self.operations.save(key, save))
+    }
+
+    fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
+        Box::pin(self.operations.end(key, end))
+    }
+}
+
+/// Where it is and its prefix; no credentials.
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("redis", &self.place)
+            .field("prefix", &self.operations.prefix)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,125 @@
+//! How to reach Redis, and how long to wait for it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis_session_core::{Error, Kind};
+
+use crate::RedisStore;
+use crate::clock::ServerClock;
+use crate::node::{Node, Settings, Target, probe};
+use crate::server::Failure;
+use crate::store::Operations;
+
+/// The settings of a [`RedisStore`], from [`RedisStore::options`].
+///
+/// ```no_run
+/// use redis_session_store::RedisStore;
+/// use std::time::Duration;
+///
+/// # async fn connect() -> Result<(), redis_session_core::Error> {
+/// let store = RedisStore::options("redis://:password@10.0.0.5:6379/2")
+///     .prefix("shop:")
+///     .deadline(Duration::from_millis(500))
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing is connected before `connect`"]
+pub struct RedisStoreOptions {
+    target: Result<Target, Error>,
+    prefix: String,
+    settings: Settings,
+    wait: bool,
+}
+
+impl RedisStoreOptions {
+    pub(crate) fn new(target: Result<Target, Error>) -> Self {
+        let settings =
+            Settings { deadline: Duration::from_millis(250), connect_deadline: Duration::from_secs(1), clients: 1 };
+        Self { target, prefix: "sess:".to_owned(), settings, wait: true }
+    }
+
+    /// What the names of all keys begin with. Default: `sess:`. Two applications on one Redis database take two.
+    pub fn prefix(self, prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), ..self }
+    }
+
+    /// The longest that an operation takes, whatever Redis does. Default: 250 milliseconds, many times what Redis needs
+    /// and short enough for a visitor not to notice. From 10 milliseconds to 30 seconds: a tombstone lives for a minute.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.settings.deadline = deadline;
+        self
+    }
+
+    /// The longest that [`connect`](Self::connect) waits, and that each later try to connect again takes. Default: one
+    /// second, which leaves room for one lost packet. From 10 milliseconds to one minute.
+    pub fn connect_deadline(mut self, deadline: Duration) -> Self {
+        self.settings.connect_deadline = deadline;
+        self
+    }
+
+    /// How many connections: 1, the default, or 2, so that one serves while the other connects again. All requests
+    /// share them; more would be slower, since each would carry less at a time.
+    pub fn clients(mut self, clients: usize) -> Self {
+        self.settings.clients = clients;
+        self
+    }
+
+    /// Lets [`connect`](Self::connect) succeed at once, whether Redis is there or not, and wrong credentials show in
+    /// operations only. Default: `connect` waits and says what is wrong. Either way the store connects by itself as
+    /// soon as Redis is there, and again whenever it was away.
+    pub fn start_without_redis(self) -> Self {
+        Self { wait: false, ..self }
+    }
+
+    /// Connects. Call it inside a Tokio runtime, which then also runs the connection.
+    ///
+    /// # Errors
+    /// [`is_config`](Error::is_config): a setting, the URL or the password is wrong; the text says what to write.
+    /// [`is_unavailable`](Error::is_unavailable): Redis cannot be reached within the connect deadline; the text says
+    /// which one.
+    pub async fn connect(self) -> Result<RedisStore, Error> {
+        let target = self.target?;
+        check(&self.settings)?;
+        let by = Instant::now() + self.settings.connect_deadline;
+        let clock = Arc::new(ServerClock::new());
+        let server = Node::start(&target, &self.settings, clock.clone())?;
+        if self.wait {
+            probe(&target, &self.settings).await?;
+            server.connected(by).await.map_err(Failure::of_read)?;
+        }
+        let place = target.place().into();
+        let operations = Operations { server, clock, prefix: self.prefix, deadline: self.settings.deadline };
+        Ok(RedisStore { operations: Arc::new(operations), place })
+    }
+}
+
+fn check(settings: &Settings) -> Result<(), Error> {
+    let wrong = |text| Err(Error::new(Kind::Config, text));
+    let least = Duration::from_millis(10);
+    if !(least..=Duration::from_secs(30)).contains(&settings.deadline) {
+        return wrong("the deadline of the Redis store must be between 10 milliseconds and 30 seconds");
+    }
+    if !(least..=Duration::from_secs(60)).contains(&settings.connect_deadline) {
+        return wrong("the connect deadline of the Redis store must be between 10 milliseconds and one minute");
+    }
+    if !(1..=2).contains(&settings.clients) {
+        return wrong("the Redis store takes 1 or 2 clients: more are slower");
+    }
+    Ok(())
+}
+
+/// Without credentials.
+impl fmt::Debug for RedisStoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStoreOptions")
+            .field("redis", &self.target.as_ref().map(Target::place))
+            .field("prefix", &self.prefix)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

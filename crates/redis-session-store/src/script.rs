@@ -1,0 +1,438 @@
+//! The three scripts: their texts and hashes, their arguments, and what their replies say.
+
+use bytes::Bytes;
+use redis_session_core::{
+    Change, Create, Created, End, Ended, Error, Kind, Life, Save, Saved, SessionKey, Stored, Time, Token, Tombstone,
+    WishChange,
+};
+
+use crate::server::Reply;
+
+/// A script, and the SHA-1 by which Redis knows it.
+pub(crate) struct Script {
+    pub(crate) lua: &'static str,
+    pub(crate) sha: &'static str,
+}
+
+pub(crate) static SAVE: Script = Script {
+    lua: concat!(include_str!("lua/record.lua"), include_str!("lua/save.lua")),
+    sha: "a9bf7b39811ce26fb006e3dc435e1bac2227d714",
+};
+pub(crate) static CREATE: Script = Script {
+    lua: concat!(include_str!("lua/record.lua"), include_str!("lua/create.lua")),
+    sha: "0a1d02002422cc5ba6a6b1fa9ac01f7868cd5c41",
+};
+pub(crate) static END: Script = Script {
+    lua: concat!(include_str!("lua/record.lua"), include_str!("lua/end.lua")),
+    sha: "40782e59dfaf646dc3a098f5099963d64b83a880",
+};
+
+/// The arguments of `create.lua`.
+pub(crate) fn create_args(create: &Create) -> Result<Vec<Bytes>, Error> {
+    let WishChange { idle, remember } = create.wish;
+    let mut args = Vec::with_capacity(8 + 2 * create.fields.len());
+    args.push(text(create.token));
+    args.push(number(create.not_after.as_millis()));
+    args.push(create.proof.to_text().into());
+    args.extend([wish(idle.flatten()), wish(remember.flatten())]);
+    args.extend(life(&create.life));
+    for (name, value) in create.fields.iter() {
+        args.extend([not_reserved(name)?.clone(), value.clone()]);
+    }
+    Ok(args)
+}
+
+/// The arguments of `save.lua`.
+pub(crate) fn save_args(save: &Save) -> Result<Vec<Bytes>, Error> {
+    let (mut removed, mut counted, mut set) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, change) in &save.changes.fields {
+        let name = not_reserved(name)?.clone();
+        match change {
+            Change::Remove => removed.push(name),
+            // After a clear every count begins at nothing.
+            Change::Increment(by) if save.changes.clear => set.extend([name, by.to_string().into()]),
+            Change::Increment(by) => counted.extend([name, by.to_string().into()]),
+            Change::Set(value) => set.extend([name, value.clone()]),
+        }
+    }
+    let or_empty = |wish_change: Option<Option<u64>>| wish_change.map_or(EMPTY, wish);
+    let earlier: Vec<u8> = save.earlier.iter().flat_map(|token| token.as_text()).copied().collect();
+    let mut args = Vec::with_capacity(16 + removed.len() + counted.len() + set.len());
+    args.push(save.token.map_or(EMPTY, text));
+    args.extend([
+        Bytes::from(earlier),
+        number(save.not_after.as_millis()),
+        save.proof.to_text().into(),
+        text(save.base),
+    ]);
+    args.push(Bytes::from_static(if save.merges { b"merge" } else { b"edit" }));
+    args.push(save.new_proof.map_or(EMPTY, |proof| proof.to_text().into()));
+    args.extend([or_empty(save.wish.idle), or_empty(save.wish.remember)]);
+    args.extend(life(&save.life));
+    args.push(number(save.limit as u64));
+    args.push(Bytes::from_static(if save.changes.clear { b"clear" } else { b"" }));
+    args.extend([number(removed.len() as u64), number(counted.len() as u64 / 2)]);
+    args.extend(removed.into_iter().chain(counted).chain(set));
+    Ok(args)
+}
+
+/// The arguments of `end.lua`.
+pub(crate) fn end_args(end: &End) -> Vec<Bytes> {
+    let mut args = vec![number(end.not_after.as_millis()), Bytes::from_static(end.reason.as_str().as_bytes())];
+    args.extend(end.expired_by.as_ref().map_or([EMPTY, EMPTY, EMPTY], life));
+    args
+}
+
+const EMPTY: Bytes = Bytes::from_static(b"");
+
+fn text(token: Token) -> Bytes {
+    Bytes::copy_from_slice(token.as_text())
+}
+
+/// Lua's numbers are exact up to [`Time::MAX`]; more means the same.
+fn number(number: u64) -> Bytes {
+    number.min(Time::MAX.as_millis()).to_string().into()
+}
+
+fn wish(ms: Option<u64>) -> Bytes {
+    ms.map_or(Bytes::from_static(b"-"), number)
+}
+
+fn life(life: &Life) -> [Bytes; 3] {
+    [life.idle, life.absolute, life.touch].map(number)
+}
+
+/// Such a name would write into our own fields.
+fn not_reserved(name: &Bytes) -> Result<&Bytes, Error> {
+    match name.first() {
+        Some(b'@') => Err(Error::field(name, "begins with \"@\", which is reserved")),
+        _ => Ok(name),
+    }
+}
+
+/// Redis's time, where the reply says that a write was late.
+pub(crate) fn late(reply: &Reply) -> Option<Time> {
+    match reply {
+        Reply::List(parts) => match parts.as_slice() {
+            [_, Reply::Text(word), Reply::Number(now)] if word == "late" => time(*now),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What a reply to `create.lua` says.
+pub(crate) fn created(reply: Reply, key: &Bytes) -> Result<Created, Error> {
+    match open(reply, key)? {
+        (word, [Reply::Number(at), ..], 1) if word == "created" => time(at).map(|at| Created::Created { at }),
+        (word, _, 0) if word == "exists" => Some(Created::Exists),
+        (word, [Reply::Number(_), ..], 1) if word == "late" => Some(Created::Late),
+        _ => None,
+    }
+    .ok_or_else(unexpected)
+}
+
+/// What a reply to `save.lua` says.
+pub(crate) fn saved(reply: Reply, key: &Bytes, session: &SessionKey) -> Result<Saved, Error> {
+    let (word, parts, count) = open(reply, key)?;
+    let [first, second] = parts;
+    match (word.as_ref(), first, second, count) {
+        (b"gone", _, _, 0) => Some(Saved::Gone),
+        (b"tombstone", Reply::Text(text), _, 1) => tombstone(text, session).map(Saved::Ended),
+        (b"saved", Reply::Number(now), Reply::Text(before), 2) => match (time(now), before.is_empty()) {
+            (Some(at), true) => Some(Saved::Saved { before: None, at }),
+            (Some(at), false) => Token::from_text(&before).map(|before| Saved::Saved { before: Some(before), at }),
+            (None, _) => None,
+        },
+        (b"late", Reply::Number(_), _, 1) => Some(Saved::Late),
+        (b"replaced", _, _, 0) => Some(Saved::Replaced),
+        (b"moved", Reply::List(hash), _, 1) => match Stored::parse(pairs(hash)?, session)? {
+            Some(Stored::Record(record)) => Some(Saved::Moved(Box::new(record))),
+            _ => None,
+        },
+        (b"refused", Reply::Text(name), _, 1) => Some(Saved::Refused(name)),
+        (b"large", _, _, 0) => Some(Saved::TooLarge),
+        _ => None,
+    }
+    .ok_or_else(unexpected)
+}
+
+/// What a reply to `end.lua` says.
+pub(crate) fn ended(reply: Reply, key: &Bytes, session: &SessionKey) -> Result<Ended, Error> {
+    let (word, [first, _], count) = open(reply, key)?;
+    match (word.as_ref(), first, count) {
+        (b"gone", _, 0) => Some(Ended::Gone),
+        (b"tombstone", Reply::Text(text), 1) => tombstone(text, session).map(Ended::Already),
+        (b"late", Reply::Number(_), 1) => Some(Ended::Late),
+        (b"alive", _, 0) => Some(Ended::Alive),
+        (b"ended", _, 0) => Some(Ended::Ended),
+        _ => None,
+    }
+    .ok_or_else(unexpected)
+}
+
+/// The word of a reply that names this key, and its parts, of which there are at most two, and how many.
+fn open(reply: Reply, key: &Bytes) -> Result<(Bytes, [Reply; 2], usize), Error> {
+    let Reply::List(parts) = reply else { return Err(unexpected()) };
+    let count = parts.len().saturating_sub(2);
+    let mut parts = parts.into_iter();
+    match (parts.next(), parts.next()) {
+        (Some(Reply::Text(named)), _) if named != key => {
+            Err(corrupt("Redis's reply is one to a script on another key"))
+        }
+        (Some(Reply::Text(_)), Some(Reply::Text(word))) if word == "corrupt" && count == 0 => {
+            Err(corrupt("the stored record is not one that this library wrote for its key"))
+        }
+        (Some(Reply::Text(_)), Some(Reply::Text(word))) if count <= 2 => {
+            Ok((word, [(); 2].map(|()| parts.next().unwrap_or(Reply::Other)), count))
+        }
+        _ => Err(unexpected()),
+    }
+}
+
+fn time(ms: i64) -> Option<Time> {
+    u64::try_from(ms).ok().filter(|ms| *ms <= Time::MAX.as_millis()).map(Time::from_millis)
+}
+
+fn tombstone(text: Bytes, session: &SessionKey) -> Option<Tombstone> {
+    match Stored::parse(vec![(Bytes::from_static(b"@ended"), text)], session) {
+        Ok(Some(Stored::Ended(tombstone))) => Some(tombstone),
+        _ => None,
+    }
+}
+
+fn pairs(hash: Vec<Reply>) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    let mut parts = hash.into_iter();
+    let mut pairs = Vec::with_capacity(parts.len() / 2);
+    while let Some(name) = parts.next() {
+        match (name, parts.next()) {
+            (Reply::Text(name), Some(Reply::Text(value))) => pairs.push((name, value)),
+            _ => return Err(unexpected()),
+        }
+    }
+    Ok(pairs)
+}
+
+fn unexpected() -> Error {
+    corrupt("Redis's reply is not one of this script")
+}
+
+fn corrupt(message: &'static str) -> Error {
+    Error::new(Kind::Corrupt, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use redis_session_core::{Changes, Fields, Proof, Random, Reason, SessionId};
+    use sha1::{Digest, Sha1};
+
+    use super::*;
+
+    const KEY: &str = "sess:main:AAAAAAAAAAAAAAAAAAAAAA";
+
+    fn session() -> SessionKey {
+        SessionId::random(&Random::scripted(|bytes| {
+            bytes.fill(0);
+            Ok(())
+        }))
+        .unwrap()
+        .key(&"main".into())
+    }
+
+    fn texts(args: &[Bytes]) -> Vec<&str> {
+        args.iter().map(|arg| std::str::from_utf8(arg).unwrap()).collect()
+    }
+
+    fn token(text: &str) -> Token {
+        Token::from_text(text.as_bytes()).unwrap()
+    }
+
+    fn proof() -> Proof {
+        Proof::from_text(b"BBBBBBBBBBBBBBBBBBBBBQ").unwrap()
+    }
+
+    const LIFE: Life = Life { idle: 1, absolute: u64::MAX, touch: 3 };
+
+    fn a_save() -> Save {
+        Save {
+            token: Some(token("tokenAAA")),
+            earlier: vec![token("tokenBBB"), token("tokenCCC")],
+            not_after: Time::from_millis(7),
+            proof: proof(),
+            base: token("tokenDDD"),
+            merges: true,
+            changes: Changes::default(),
+            new_proof: None,
+            wish: WishChange::default(),
+            life: LIFE,
+            limit: 100,
+        }
+    }
+
+    #[test]
+    fn the_hashes_are_those_of_the_texts() {
+        for script in [&SAVE, &CREATE, &END] {
+            let sha: String = Sha1::digest(script.lua).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(script.sha, sha, "of the script that ends with {:?}", script.lua.lines().last());
+        }
+    }
+
+    #[test]
+    fn every_lua_file_has_fewer_than_60_lines() {
+        for lua in [
+            include_str!("lua/record.lua"),
+            include_str!("lua/save.lua"),
+            include_str!("lua/create.lua"),
+            include_str!("lua/end.lua"),
+        ] {
+            assert!(lua.lines().count() < 60 && lua.lines().all(|line| line.len() <= 120), "{}", &lua[..60]);
+        }
+    }
+
+    #[test]
+    fn the_arguments_of_a_save_stand_in_their_order() {
+        let fields = [
+            ("a", Change::Set("1".into())),
+            ("b", Change::Remove),
+            ("c", Change::Increment(-5)),
+            ("d", Change::Set("4".into())),
+        ];
+        let fields: Vec<_> = fields.into_iter().map(|(name, change)| (Bytes::from(name), change)).collect();
+        let begin = ["tokenAAA", "tokenBBBtokenCCC", "7", "BBBBBBBBBBBBBBBBBBBBBQ", "tokenDDD", "merge"];
+        let life = ["1", "9007199254740991", "3", "100"];
+        let mut save = Save { changes: Changes { clear: false, fields }, ..a_save() };
+        let rest = ["", "", ""].into_iter().chain(life).chain(["", "1", "1", "b", "c", "-5", "a", "1", "d", "4"]);
+        assert_eq!(texts(&save_args(&save).unwrap()), begin.into_iter().chain(rest).collect::<Vec<_>>());
+
+        save.changes.clear = true;
+        save.new_proof = Some(proof());
+        save.wish = WishChange { idle: Some(None), remember: Some(Some(9)) };
+        let rest = ["BBBBBBBBBBBBBBBBBBBBBQ", "-", "9"].into_iter().chain(life);
+        let rest = rest.chain(["clear", "1", "0", "b", "a", "1", "c", "-5", "d", "4"]);
+        assert_eq!(texts(&save_args(&save).unwrap()), begin.into_iter().chain(rest).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_arguments_of_a_create_and_an_end_stand_in_their_order() {
+        let create = Create {
+            token: token("tokenAAA"),
+            not_after: Time::MAX,
+            proof: proof(),
+            life: LIFE,
+            wish: WishChange { idle: Some(Some(u64::MAX)), remember: None },
+            fields: Fields::from_pairs(vec![("b".into(), "2".into()), ("a".into(), "1".into())]),
+        };
+        let max = "9007199254740991";
+        let args = ["tokenAAA", max, "BBBBBBBBBBBBBBBBBBBBBQ", max, "-", "1", max, "3", "a", "1", "b", "2"];
+        assert_eq!(texts(&create_args(&create).unwrap()), args);
+        let mut end = End { not_after: Time::from_millis(5), reason: Reason::Destroyed, expired_by: None };
+        assert_eq!(texts(&end_args(&end)), ["5", "destroyed", "", "", ""]);
+        end.expired_by = Some(LIFE);
+        assert_eq!(texts(&end_args(&end)), ["5", "destroyed", "1", max, "3"]);
+    }
+
+    #[test]
+    fn a_name_of_our_own_is_refused() {
+        for change in [Change::Set("x".into()), Change::Remove, Change::Increment(1)] {
+            let changes = Changes { clear: false, fields: vec![("@".into(), change)] };
+            assert!(save_args(&Save { changes, ..a_save() }).unwrap_err().is_field());
+        }
+    }
+
+    fn text(text: &str) -> Reply {
+        Reply::Text(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn words(parts: &[Reply]) -> Reply {
+        Reply::List([&[text(KEY)], parts].concat())
+    }
+
+    #[test]
+    fn each_reply_says_what_its_header_says() {
+        let key = Bytes::from(KEY);
+        let at = Time::from_millis(5);
+        let tombstone = Tombstone { reason: Reason::Destroyed, at };
+        let saves = [
+            (vec![text("gone")], Saved::Gone),
+            (vec![text("tombstone"), text("destroyed 5")], Saved::Ended(tombstone)),
+            (vec![text("saved"), Reply::Number(5), text("")], Saved::Saved { before: None, at }),
+            (
+                vec![text("saved"), Reply::Number(5), text("tokenAAA")],
+                Saved::Saved { before: Some(token("tokenAAA")), at },
+            ),
+            (vec![text("late"), Reply::Number(5)], Saved::Late),
+            (vec![text("replaced")], Saved::Replaced),
+            (vec![text("refused"), text("n")], Saved::Refused("n".into())),
+            (vec![text("large")], Saved::TooLarge),
+        ];
+        for (parts, wanted) in saves {
+            assert_eq!(saved(words(&parts), &key, &session()).unwrap(), wanted);
+        }
+        let hash = vec![text("a"), text("1"), text("@"), text("1 AAAAAA BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - -")];
+        let moved = saved(words(&[text("moved"), Reply::List(hash)]), &key, &session()).unwrap();
+        assert!(matches!(moved, Saved::Moved(record) if record.fields.get(b"a") == Some(&"1".into())));
+        let creates = [
+            (vec![text("created"), Reply::Number(5)], Created::Created { at }),
+            (vec![text("exists")], Created::Exists),
+            (vec![text("late"), Reply::Number(5)], Created::Late),
+        ];
+        for (parts, wanted) in creates {
+            assert_eq!(created(words(&parts), &key).unwrap(), wanted);
+        }
+        let ends = [
+            (vec![text("gone")], Ended::Gone),
+            (vec![text("tombstone"), text("destroyed 5")], Ended::Already(tombstone)),
+            (vec![text("late"), Reply::Number(5)], Ended::Late),
+            (vec![text("alive")], Ended::Alive),
+            (vec![text("ended")], Ended::Ended),
+        ];
+        for (parts, wanted) in ends {
+            assert_eq!(ended(words(&parts), &key, &session()).unwrap(), wanted);
+        }
+        assert_eq!(late(&words(&[text("late"), Reply::Number(5)])), Some(at));
+        assert_eq!(late(&words(&[text("saved"), Reply::Number(5)])), None);
+    }
+
+    /// Every reply of up to four parts from this alphabet: what is not one of ours is corrupt, and nothing panics.
+    #[test]
+    fn garbage_is_corrupt() {
+        let key = Bytes::from(KEY);
+        let known =
+            ["gone", "tombstone", "saved", "late", "replaced", "moved", "refused", "large", "created", "exists"];
+        let mut alphabet: Vec<Reply> = known.into_iter().chain(["alive", "ended", "corrupt"]).map(text).collect();
+        alphabet.extend([KEY, "", "sess:main:B", "destroyed 5", "destroyed", "tokenAAA"].map(text));
+        alphabet.extend([0, -1, i64::MAX, 5].map(Reply::Number));
+        alphabet.extend([Reply::Text(Bytes::from_static(b"\xff")), Reply::Other, Reply::List(Vec::new())]);
+        alphabet.push(Reply::List(vec![text("@")]));
+        alphabet.push(Reply::List(vec![text("@"), Reply::Number(1)]));
+        alphabet.push(Reply::List(vec![text("@"), text("1 BBBBBB BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - -")]));
+        alphabet.push(Reply::List(vec![text("@ended"), text("destroyed 5")]));
+        let check = |reply: &Reply| {
+            let (a, b, c) = (
+                saved(reply.clone(), &key, &session()).err(),
+                created(reply.clone(), &key).err(),
+                ended(reply.clone(), &key, &session()).err(),
+            );
+            let _ = late(reply);
+            let errors: Vec<Error> = [a, b, c].into_iter().flatten().collect();
+            assert!(errors.iter().all(Error::is_corrupt), "{reply:?} {errors:?}");
+            errors.len()
+        };
+        let mut refused = 0;
+        for one in &alphabet {
+            refused += check(one);
+            for two in &alphabet {
+                refused += check(&Reply::List(vec![one.clone(), two.clone()]));
+                for three in &alphabet {
+                    refused += check(&words(&[one.clone(), two.clone(), three.clone()]));
+                    let list = [one, two, three].map(Clone::clone).to_vec();
+                    refused += check(&Reply::List(list));
+                }
+            }
+        }
+        assert!(refused > 100_000, "{refused}");
+        let other = Reply::List(vec![text("sess:main:B"), text("gone")]);
+        let error = saved(other, &key, &session()).unwrap_err();
+        assert!(error.is_corrupt() && error.to_string().contains("another key"), "{error}");
+    }
+}

@@ -1,0 +1,130 @@
+//! What the store needs of a server: one read, three scripts, the time. The one border to the Redis client.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Instant;
+
+use bytes::Bytes;
+use redis_session_core::{Error, Kind, Time};
+
+use crate::script::Script;
+
+/// Names and values of a hash, in any order.
+pub(crate) type Pairs = Vec<(Bytes, Bytes)>;
+
+/// A way to the server that has a key. Every call ends by its deadline.
+pub(crate) trait Server: Send + Sync + 'static {
+    /// `HGETALL`.
+    fn hgetall(&self, key: &Bytes, by: Instant) -> impl Future<Output = Result<Pairs, Failure>> + Send;
+
+    /// A script on one key.
+    fn script(
+        &self,
+        script: &'static Script,
+        key: &Bytes,
+        args: Vec<Bytes>,
+        by: Instant,
+    ) -> impl Future<Output = Result<Reply, Failure>> + Send;
+
+    /// The server's time. Feeds the clock.
+    fn time(&self, by: Instant) -> impl Future<Output = Result<Time, Failure>> + Send;
+}
+
+/// A reply of a script.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// A text.
+    Text(Bytes),
+    /// A whole number.
+    Number(i64),
+    /// Replies in a row.
+    List(Vec<Reply>),
+    /// What no script of ours sends.
+    Other,
+}
+
+/// Why there is no reply.
+pub(crate) enum Failure {
+    /// Nothing was sent.
+    NotSent(Cause),
+    /// The connection was lost before the reply.
+    Lost(Cause),
+    /// No reply in time.
+    Silent(Cause),
+    /// Redis answered with an error, which this word stands for: it did not run.
+    Refused(&'static str),
+    /// A reply of a type that this command does not have.
+    Odd,
+}
+
+/// The client's error, for the log. `None`: the deadline had passed before.
+pub(crate) type Cause = Option<Box<dyn std::error::Error + Send + Sync>>;
+
+impl Failure {
+    /// Of a command that only reads: nothing was changed.
+    pub(crate) fn of_read(self) -> Error {
+        match self {
+            Self::NotSent(cause) => unavailable("Redis is not connected", cause),
+            Self::Lost(cause) => unavailable("the connection to Redis was lost", cause),
+            Self::Silent(cause) => unavailable("Redis did not answer in time", cause),
+            Self::Refused(word) => refused(word),
+            Self::Odd => Error::new(Kind::Corrupt, "Redis's reply is of a type that the command does not have"),
+        }
+    }
+
+    /// Of a script: what was sent may have run.
+    pub(crate) fn of_write(self) -> Error {
+        let unknown = |message, cause| caused(Kind::OutcomeUnknown, message, cause);
+        match self {
+            Self::Lost(cause) => unknown("the connection to Redis was lost before it answered a write", cause),
+            Self::Silent(cause) => unknown("Redis did not answer a write in time", cause),
+            // A client that is told so drops its connection, and gives the same answer to all that were under way.
+            Self::Refused("CLUSTERDOWN") => unknown("Redis answered CLUSTERDOWN while a write was under way", None),
+            not_run => not_run.of_read(),
+        }
+    }
+}
+
+/// Only the error's word: the rest of its text may name keys and users.
+fn refused(word: &'static str) -> Error {
+    match word {
+        "WRONGTYPE" => Error::new(Kind::Corrupt, "what is at the session's key in Redis is not a hash (WRONGTYPE)"),
+        "MOVED" | "ASK" => unavailable("this Redis is part of a cluster, which this version does not support", None),
+        word => Error::new(Kind::Unavailable, format!("Redis refused the command: {word}")),
+    }
+}
+
+fn unavailable(message: &'static str, cause: Cause) -> Error {
+    caused(Kind::Unavailable, message, cause)
+}
+
+fn caused(kind: Kind, message: &'static str, cause: Cause) -> Error {
+    match cause {
+        Some(cause) => Error::caused(kind, message, cause),
+        None => Error::new(kind, message),
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSent(cause) => write!(f, "NotSent({cause:?})"),
+            Self::Lost(cause) => write!(f, "Lost({cause:?})"),
+            Self::Silent(cause) => write!(f, "Silent({cause:?})"),
+            Self::Refused(word) => write!(f, "Refused({word})"),
+            Self::Odd => f.write_str("Odd"),
+        }
+    }
+}
+
+/// Its form only: texts are the visitor's.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text"),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::List(list) => f.debug_list().entries(list).finish(),
+            Self::Other => f.write_str("Other"),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The operations of the store on any server: what is sent, how long it may take, and what an error means.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use redis_session_core::{Create, Created, End, Ended, Error, Save, Saved, SessionKey, Stored, Time};
+
+use crate::clock::ServerClock;
+use crate::script::{self, Script};
+use crate::server::{Failure, Pairs, Reply, Server};
+
+/// The store, on one way to the servers.
+pub(crate) struct Operations<S> {
+    pub(crate) server: S,
+    pub(crate) clock: Arc<ServerClock>,
+    pub(crate) prefix: String,
+    pub(crate) deadline: Duration,
+}
+
+impl<S: Server> Operations<S> {
+    pub(crate) async fn load(&self, session: &SessionKey) -> Result<Option<Stored>, Error> {
+        let (key, by) = (self.key(session), self.by());
+        self.know_the_time(by).await?;
+        let hash = match self.server.hgetall(&key, by).await {
+            Err(Failure::Lost(_)) => self.load_again(&key, by).await,
+            answer => answer,
+        };
+        Stored::parse(hash.map_err(Failure::of_read)?, session)
+    }
+
+    /// The connection may have been an old one that Redis or a proxy has closed: a new one takes some 20 milliseconds.
+    async fn load_again(&self, key: &Bytes, by: Instant) -> Result<Pairs, Failure> {
+        for pause in [5, 10, 20, 40].map(Duration::from_millis) {
+            tokio::time::sleep(pause).await;
+            match self.server.hgetall(key, by).await {
+                Err(Failure::NotSent(_)) => {}
+                answer => return answer,
+            }
+        }
+        self.server.hgetall(key, by).await
+    }
+
+    pub(crate) async fn create(&self, session: &SessionKey, create: &Create) -> Result<Created, Error> {
+        let key = self.key(session);
+        let reply = self.run(&script::CREATE, &key, script::create_args(create)?).await?;
+        script::created(reply, &key)
+    }
+
+    pub(crate) async fn save(&self, session: &SessionKey, save: &Save) -> Result<Saved, Error> {
+        let key = self.key(session);
+        let reply = self.run(&script::SAVE, &key, script::save_args(save)?).await?;
+        script::saved(reply, &key, session)
+    }
+
+    pub(crate) async fn end(&self, session: &SessionKey, end: &End) -> Result<Ended, Error> {
+        let key = self.key(session);
+        let reply = self.run(&script::END, &key, script::end_args(end)).await?;
+        script::ended(reply, &key, session)
+    }
+
+    pub(crate) async fn ping(&self) -> Result<Time, Error> {
+        self.server.time(self.by()).await.map_err(Failure::of_read)
+    }
+
+    async fn run(&self, script: &'static Script, key: &Bytes, args: Vec<Bytes>) -> Result<Reply, Error> {
+        let by = self.by();
+        self.know_the_time(by).await?;
+        let sent = Instant::now();
+        let reply = self.server.script(script, key, args, by).await.map_err(Failure::of_write)?;
+        if let Some(now) = script::late(&reply) {
+            // Perhaps it is our clock that is wrong: the caller's next try is by the right one.
+            self.clock.learn(i64::try_from(now.as_millis()).unwrap_or(i64::MAX).saturating_mul(1000), sent);
+        }
+        Ok(reply)
+    }
+
+    /// Whoever goes on from here has a clock to say until when a write may run, and what is past its deadline.
+    async fn know_the_time(&self, by: Instant) -> Result<(), Error> {
+        if self.clock.now().is_none() {
+            self.server.time(by).await.map_err(Failure::of_read)?;
+        }
+        Ok(())
+    }
+
+    fn key(&self, session: &SessionKey) -> Bytes {
+        format!("{}{}", self.prefix, session.to_text()).into()
+    }
+
+    fn by(&self) -> Instant {
+        Instant::now() + self.deadline
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use redis_session_core::{Life, Random, Reason, SessionId};
+
+    use super::*;
+
+    /// A server that answers from a list, and writes down what it was asked.
+    #[derive(Default)]
+    struct Scripted {
+        loads: Mutex<Vec<Result<Pairs, Failure>>>,
+        scripts: Mutex<Vec<Result<Reply, Failure>>>,
+        asked: Mutex<Vec<&'static str>>,
+    }
+
+    impl Scripted {
+        fn asked(&self, what: &'static str) {
+            self.asked.lock().unwrap().push(what);
+        }
+    }
+
+    impl Server for Scripted {
+        async fn hgetall(&self, _: &Bytes, _: Instant) -> Result<Pairs, Failure> {
+            self.asked("HGETALL");
+            self.loads.lock().unwrap().remove(0)
+        }
+
+        async fn script(&self, _: &'static Script, _: &Bytes, _: Vec<Bytes>, _: Instant) -> Result<Reply, Failure> {
+            self.asked("EVALSHA");
+            self.scripts.lock().unwrap().remove(0)
+        }
+
+        async fn time(&self, _: Instant) -> Result<Time, Failure> {
+            self.asked("TIME");
+            Ok(Time::MAX)
+        }
+    }
+
+    fn operations(server: Scripted) -> Operations<Scripted> {
+        let clock = Arc::new(ServerClock::new());
+        clock.learn(1_800_000_000_000_000, Instant::now());
+        Operations { server, clock, prefix: "sess:".to_owned(), deadline: Duration::from_millis(250) }
+    }
+
+    fn session() -> SessionKey {
+        SessionId::random(&Random::system()).unwrap().key(&"main".into())
+    }
+
+    fn end() -> End {
+        let life = Life { idle: 1, absolute: 1, touch: 1 };
+        End { not_after: Time::MAX, reason: Reason::Destroyed, expired_by: Some(life) }
+    }
+
+    #[tokio::test]
+    async fn a_load_is_tried_again_when_the_connection_is_lost() {
+        let (lost, not_sent) = (|| Err(Failure::Lost(None)), || Err(Failure::NotSent(None)));
+        let table = [
+            (vec![lost(), Ok(Vec::new())], 2, true),
+            (vec![lost(), not_sent(), not_sent(), Ok(Vec::new())], 4, true),
+            (vec![lost(), not_sent(), not_sent(), not_sent(), not_sent(), not_sent()], 6, false),
+            (vec![lost(), lost()], 2, false),
+            (vec![Err(Failure::Silent(None))], 1, false),
+            (vec![not_sent()], 1, false),
+            (vec![Err(Failure::Refused("LOADING"))], 1, false),
+        ];
+        for (loads, tries, works) in table {
+            let what = format!("{loads:?}");
+            let operations = operations(Scripted { loads: loads.into(), ..Scripted::default() });
+            let answer = operations.load(&session()).await;
+            assert_eq!(answer.is_ok(), works, "{what}");
+            assert!(answer.err().is_none_or(|error| error.is_unavailable()), "{what}");
+            assert_eq!(operations.server.asked.lock().unwrap().len(), tries, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_is_sent_once_and_says_whether_it_may_have_run() {
+        let table = [
+            (Failure::Lost(None), "OutcomeUnknown"),
+            (Failure::Silent(None), "OutcomeUnknown"),
+            (Failure::Refused("CLUSTERDOWN"), "OutcomeUnknown"),
+            (Failure::NotSent(None), "Unavailable"),
+            (Failure::Refused("READONLY"), "Unavailable"),
+            (Failure::Refused("OOM"), "Unavailable"),
+            (Failure::Refused("MOVED"), "Unavailable"),
+            (Failure::Refused("ERR"), "Unavailable"),
+            (Failure::Refused("WRONGTYPE"), "Corrupt"),
+            (Failure::Odd, "Corrupt"),
+        ];
+        for (failure, kind) in table {
+            let what = format!("{failure:?}");
+            let operations = operations(Scripted { scripts: vec![Err(failure)].into(), ..Scripted::default() });
+            let error = operations.end(&session(), &end()).await.unwrap_err();
+            assert_eq!(format!("{:?}", error.kind()), kind, "{what}");
+            assert_eq!(*operations.server.asked.lock().unwrap(), ["EVALSHA"], "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_late_write_sets_the_clock() {
+        let session = session();
+        let key = Reply::Text(format!("sess:{}", session.to_text()).into());
+        let now = 1_800_000_100_000;
+        let late = Reply::List(vec![key, Reply::Text("late".into()), Reply::Number(now)]);
+        let operations = operations(Scripted { scripts: vec![Ok(late)].into(), ..Scripted::default() });
+        assert_eq!(operations.end(&session, &end()).await.unwrap(), Ended::Late);
+        let shown = operations.clock.now().unwrap().as_millis();
+        assert!(shown.abs_diff(now as u64) < 50, "{shown}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_clock_is_asked_for_first() {
+        let server = Scripted { loads: vec![Ok(Vec::new())].into(), ..Scripted::default() };
+        let operations = Operations { clock: Arc::new(ServerClock::new()), ..operations(server) };
+        operations.load(&session()).await.unwrap();
+        assert_eq!(*operations.server.asked.lock().unwrap(), ["TIME", "HGETALL"]);
+    }
+}

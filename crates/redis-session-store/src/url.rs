@@ -1,0 +1,224 @@
+//! Redis URLs, read by ourselves: fred takes schemes that it does not know, and `rediss://` in a build without TLS,
+//! for plain text, and so would send the password in clear.
+
+use std::fmt;
+
+use redis_session_core::{Error, Kind};
+
+/// What a URL says. `redis://[[user]:password@]host[:port][/database]`.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Url {
+    /// A name or an address; of version 6 in brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// `None`: the default user, or nobody if there is no password either.
+    pub(crate) user: Option<String>,
+    /// `None`: no password.
+    pub(crate) password: Option<String>,
+    pub(crate) database: u8,
+}
+
+/// Without the password.
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "redis://{}:{}/{}", self.host, self.port, self.database)
+    }
+}
+
+impl Url {
+    /// Reads a URL. Error texts never quote it: a password may stand anywhere in what does not parse.
+    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| {
+            wrong("a Redis URL begins with \"redis://\": write redis://host:6379, or redis://user:password@host:6379/0")
+        })?;
+        check_scheme(scheme)?;
+        if rest.contains(['?', '#']) {
+            return Err(wrong(
+                "a Redis URL takes no \"?\" and no \"#\": write redis://user:password@host:6379/0, \
+                 and %3F or %23 for these signs in a password",
+            ));
+        }
+        let (credentials, place) = match rest.rsplit_once('@') {
+            Some((credentials, place)) => (Some(credentials), place),
+            None => (None, rest),
+        };
+        let (authority, path) = place.split_once('/').unwrap_or((place, ""));
+        let (user, password) = credentials.map_or(Ok((None, None)), read_credentials)?;
+        let (host, port) = read_authority(authority)?;
+        Ok(Self { host, port, user, password, database: read_database(path)? })
+    }
+}
+
+fn check_scheme(scheme: &str) -> Result<(), Error> {
+    match scheme {
+        "redis" | "valkey" => Ok(()),
+        "rediss" | "valkeys" => Err(wrong(
+            "this build has no TLS, so a \"rediss://\" URL would send the password in clear: \
+             write redis://, or give a fred pool with TLS",
+        )),
+        cluster if cluster.contains("cluster") => Err(wrong(
+            "clusters are not supported by this version: write redis:// with the host of a single Redis server",
+        )),
+        sentinel if sentinel.contains("sentinel") => Err(wrong(
+            "Sentinel is not supported by this version: write redis:// with the host of a single Redis server",
+        )),
+        unix if unix.contains("unix") => {
+            Err(wrong("unix sockets are not supported by URL: write redis://host:6379, or give a fred pool"))
+        }
+        _ => Err(wrong("the scheme of the Redis URL is not known: write redis://host:6379")),
+    }
+}
+
+type Credentials = (Option<String>, Option<String>);
+
+fn read_credentials(text: &str) -> Result<Credentials, Error> {
+    let (user, password) = match text.split_once(':') {
+        Some((user, password)) => (decode(user)?, decode(password)?),
+        None => {
+            return Err(wrong(
+                "the Redis URL has a user without a password: write redis://:password@host if it is one",
+            ));
+        }
+    };
+    let given = |text: String| (!text.is_empty()).then_some(text);
+    Ok((given(user), given(password)))
+}
+
+fn read_authority(text: &str) -> Result<(String, u16), Error> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let port = match port {
+        None => 6379,
+        Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+            wrong("the port of the Redis URL is not a number from 1 to 65535: write redis://host:6379")
+        })?,
+    };
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    if bracketed && host[1..host.len() - 1].parse::<std::net::Ipv6Addr>().is_ok() {
+        return Ok((host.to_owned(), port));
+    }
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    match host {
+        "" => Err(wrong("the Redis URL names no host: write redis://127.0.0.1:6379")),
+        host if host.contains(',') => {
+            Err(wrong("the Redis URL names several hosts: write the one of a single Redis server"))
+        }
+        host if host.chars().all(fits) => Ok((host.to_owned(), port)),
+        _ => {
+            Err(wrong("the host of the Redis URL is no name and no address: write redis://host:6379 or redis://[::1]"))
+        }
+    }
+}
+
+fn read_database(path: &str) -> Result<u8, Error> {
+    let digits = path.bytes().all(|b| b.is_ascii_digit());
+    match path {
+        "" => Some(0),
+        path => path.parse().ok().filter(|_| digits),
+    }
+    .ok_or_else(|| wrong("the database of the Redis URL is not a number from 0 to 255: write redis://host:6379/0"))
+}
+
+/// Percent-decoding; `+` stays.
+fn decode(text: &str) -> Result<String, Error> {
+    let malformed = || {
+        wrong("a \"%\" in the user or password of the Redis URL is not followed by two hex digits: write %25 for it")
+    };
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2).ok_or_else(malformed)?;
+        let digits = std::str::from_utf8(digits).ok().filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+        bytes.push(digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(malformed)?);
+        rest = after;
+    }
+    String::from_utf8(bytes).map_err(|_| wrong("the user or password of the Redis URL is not UTF-8"))
+}
+
+fn wrong(message: &'static str) -> Error {
+    Error::new(Kind::Config, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(host: &str, port: u16, user: Option<&str>, password: Option<&str>, database: u8) -> Url {
+        Url { host: host.to_owned(), port, user: user.map(Into::into), password: password.map(Into::into), database }
+    }
+
+    #[test]
+    fn a_url_is_read_like_this() {
+        let table = [
+            ("redis://127.0.0.1", url("127.0.0.1", 6379, None, None, 0)),
+            ("redis://localhost:7000/", url("localhost", 7000, None, None, 0)),
+            ("valkey://a-b.c_d:1/15", url("a-b.c_d", 1, None, None, 15)),
+            ("redis://:secret@h", url("h", 6379, None, Some("secret"), 0)),
+            ("redis://me:p%40ss%2Fw%25+o@h:1/2", url("h", 1, Some("me"), Some("p@ss/w%+o"), 2)),
+            ("redis://me:a@b@h", url("h", 6379, Some("me"), Some("a@b"), 0)),
+            ("redis://me:a:b@h", url("h", 6379, Some("me"), Some("a:b"), 0)),
+            ("redis://[::1]", url("[::1]", 6379, None, None, 0)),
+            ("redis://me:pw@[fe80::1]:7000/3", url("[fe80::1]", 7000, Some("me"), Some("pw"), 3)),
+        ];
+        for (text, wanted) in table {
+            assert!(Url::parse(text).unwrap() == wanted, "{text} is read as {:?}", Url::parse(text));
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_what_to_write_and_without_the_password() {
+        let table = [
+            ("rediss://:hunter2@h", "no TLS"),
+            ("valkeys://:hunter2@h", "no TLS"),
+            ("redis-cluster://:hunter2@h", "clusters are not supported"),
+            ("redis+cluster://:hunter2@h", "clusters are not supported"),
+            ("redis-sentinel://:hunter2@h", "Sentinel is not supported"),
+            ("redis+unix://:hunter2@/tmp/s", "unix sockets"),
+            ("unix:///hunter2", "unix sockets"),
+            ("http://:hunter2@h", "scheme"),
+            ("redis+tls://:hunter2@h", "scheme"),
+            ("REDIS://:hunter2@h", "scheme"),
+            ("h:6379", "begins with \"redis://\""),
+            ("hunter2", "begins with \"redis://\""),
+            ("", "begins with \"redis://\""),
+            ("redis://", "names no host"),
+            ("redis://:hunter2@", "names no host"),
+            ("redis://:hunter2@:6379", "names no host"),
+            ("redis://hunter2@h", "a user without a password"),
+            ("redis://:hunter2@h1:1,h2:2", "several hosts"),
+            ("redis://:hunter2@h h", "host"),
+            ("redis://:hunter2@::1", "host"),
+            ("redis://:hunter2@[::g]", "host"),
+            ("redis://:hunter2@h:0", "port"),
+            ("redis://:hunter2@h:65536", "port"),
+            ("redis://:hunter2@h:", "port"),
+            ("redis://:hunter2@h/256", "database"),
+            ("redis://:hunter2@h/-1", "database"),
+            ("redis://:hunter2@h/+1", "database"),
+            ("redis://:hunter2@h/one", "database"),
+            ("redis://:hunter2@h/1/2", "database"),
+            ("redis://:hunter2@h?db=2", "\"?\""),
+            ("redis://:hunter2@h#insecure", "\"#\""),
+            ("redis://:hunter2%@h", "hex digits"),
+            ("redis://:hunter2%+1@h", "hex digits"),
+            ("redis://:hunter2%ff@h", "UTF-8"),
+        ];
+        for (text, problem) in table {
+            let error = Url::parse(text).unwrap_err();
+            assert!(error.is_config() && error.to_string().contains(problem), "{text}: {error}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_url_s_debug_form_has_no_password() {
+        assert_eq!(format!("{:?}", Url::parse("redis://me:hunter2@h/1").unwrap()), "redis://h:6379/1");
+    }
+}

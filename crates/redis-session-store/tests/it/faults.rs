@@ -1,0 +1,140 @@
+//! Redis away, silent, refusing or losing replies: an answer within the deadline, the right kind, and recovery.
+
+use std::time::{Duration, Instant};
+
+use redis_session_core::{Error, Kind, Saved, Store};
+use redis_session_store::RedisStore;
+use redis_session_testkit::{Action, Proxy, RedisServer};
+
+use crate::{Visitor, count, destroy, set, until};
+
+/// The deadline, and what a busy machine may add.
+const IN_TIME: Duration = Duration::from_millis(250 + 150);
+
+/// One of each operation; all end in time. Answers their kinds of errors.
+async fn try_all(store: &RedisStore) -> Vec<Option<Kind>> {
+    let visitor = Visitor::new();
+    let save = visitor.merge(crate::token(), set("a", "1"));
+    let mut kinds = Vec::new();
+    for operation in ["load", "create", "save", "end", "ping"] {
+        let start = Instant::now();
+        let error: Option<Error> = match operation {
+            "load" => store.load(&visitor.key).await.err(),
+            "create" => store.create(&visitor.key, &visitor.create(&[])).await.err(),
+            "save" => store.save(&visitor.key, &save).await.err(),
+            "end" => store.end(&visitor.key, &destroy()).await.err(),
+            _ => store.ping().await.err(),
+        };
+        assert!(start.elapsed() < IN_TIME, "{operation} took {:?}", start.elapsed());
+        kinds.push(error.map(|error| error.kind()));
+    }
+    kinds
+}
+
+fn all_unavailable(kinds: &[Option<Kind>]) -> bool {
+    kinds.iter().all(|kind| *kind == Some(Kind::Unavailable))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redis_is_noticed_at_once_and_found_again() {
+    let redis = RedisServer::start();
+    let store = RedisStore::connect(&redis.url()).await.unwrap();
+    redis.kill();
+    try_all(&store).await; // the client may learn of it with these
+    until("the loss", async || all_unavailable(&try_all(&store).await)).await;
+    let start = Instant::now();
+    assert!(all_unavailable(&try_all(&store).await) && start.elapsed() < Duration::from_millis(100));
+    assert!(store.now().is_some(), "the clock goes on");
+    redis.restart();
+    until("the recovery", async || try_all(&store).await.iter().all(Option::is_none)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_redis_is_given_up_and_found_again() {
+    let redis = RedisServer::start();
+    let store = RedisStore::connect(&redis.url()).await.unwrap();
+    let visitor = Visitor::new();
+    let first = visitor.born(&store, &[]).await;
+    redis.pause();
+    let write = store.save(&visitor.key, &visitor.merge(first, set("a", "1"))).await.unwrap_err();
+    assert!(write.is_outcome_unknown(), "{write:?}");
+    assert!(store.load(&visitor.key).await.unwrap_err().is_unavailable());
+    let fast = async || {
+        let start = Instant::now();
+        all_unavailable(&try_all(&store).await) && start.elapsed() < Duration::from_millis(100)
+    };
+    until("the watchdog", fast).await;
+    redis.resume();
+    until("the recovery", async || try_all(&store).await.iter().all(Option::is_none)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_reply_was_lost_is_told_by_the_same_bytes() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(redis.address());
+    let store = RedisStore::connect(&proxy.url()).await.unwrap();
+    let visitor = Visitor::new();
+    let first = visitor.born(&store, &[]).await;
+    let save = visitor.merge(first, count("n"));
+    store.save(&visitor.key, &visitor.merge(first, set("a", "1"))).await.unwrap();
+    proxy.fault_next("EVALSHA", Action::DropReply);
+    let start = Instant::now();
+    assert!(store.save(&visitor.key, &save).await.unwrap_err().is_outcome_unknown());
+    assert!(start.elapsed() < IN_TIME, "{:?}", start.elapsed());
+    let again = async || matches!(store.save(&visitor.key, &save).await, Ok(Saved::Saved { .. }));
+    until("the answer", again).await;
+    assert_eq!(redis.run(&["HGET", &visitor.name(), "n"]).int(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_survives_a_lost_connection() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(redis.address());
+    let store = RedisStore::connect(&proxy.url()).await.unwrap();
+    let visitor = Visitor::new();
+    visitor.born(&store, &[("a", "1")]).await;
+    proxy.fault_next("HGETALL", Action::DropReply);
+    assert!(store.load(&visitor.key).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_refuses_is_unavailable_and_the_error_names_its_word_only() {
+    let redis = RedisServer::start();
+    let store = RedisStore::connect(&redis.url()).await.unwrap();
+    let visitor = Visitor::new();
+    let first = visitor.born(&store, &[("n", "1")]).await;
+    let save = visitor.merge(first, count("n"));
+    let cases: [(&str, &[&str], &[&str]); 3] = [
+        ("OOM", &["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]),
+        ("READONLY", &["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]),
+        ("NOPERM", &["ACL", "SETUSER", "default", "-evalsha"], &["ACL", "SETUSER", "default", "+evalsha"]),
+    ];
+    for (word, on, off) in cases {
+        redis.run(on);
+        let error = store.save(&visitor.key, &save).await.unwrap_err();
+        let touch = redis_session_core::Save { token: None, ..visitor.merge(first, Default::default()) };
+        let touched = store.save(&visitor.key, &touch).await;
+        let created = store.create(&Visitor::new().key, &visitor.create(&[])).await;
+        let loaded = store.load(&visitor.key).await;
+        redis.run(off);
+        assert!(
+            error.is_unavailable() && error.to_string() == format!("Redis refused the command: {word}"),
+            "{error:?}"
+        );
+        assert!(touched.is_err_and(|error| error.is_unavailable()), "{word}");
+        assert!(created.is_err_and(|error| error.is_unavailable()), "{word}");
+        assert!(loaded.is_ok(), "{word}");
+        assert_eq!(redis.run(&["HGET", &visitor.name(), "n"]).int(), 1, "{word}");
+    }
+    assert!(matches!(store.save(&visitor.key, &save).await.unwrap(), Saved::Saved { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_redis_is_unavailable_within_the_deadline() {
+    let redis = RedisServer::start();
+    let store = RedisStore::connect(&redis.url()).await.unwrap();
+    redis.run(&["CLIENT", "PAUSE", "400", "ALL"]);
+    let kinds = try_all(&store).await;
+    assert!(kinds.iter().any(Option::is_some), "{kinds:?}");
+    until("the recovery", async || try_all(&store).await.iter().all(Option::is_none)).await;
+}

@@ -1,0 +1,112 @@
+//! The store on a real Redis: the contract, what only Redis can do to a record, faults, and the way to connect.
+
+#![allow(clippy::unwrap_used)]
+
+mod connect;
+mod faults;
+mod races;
+mod records;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis_session_core::{
+    Change, Changes, Create, Created, End, Fields, Life, Proof, Random, Reason, Save, SessionId, SessionKey, Store,
+    Time, Token, WishChange,
+};
+use redis_session_store::RedisStore;
+use redis_session_testkit::{RedisServer, store_contract};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_redis_store_keeps_the_contract() {
+    let redis = RedisServer::start();
+    store_contract(RedisStore::connect(&redis.url()).await.unwrap(), tokio::time::sleep).await;
+}
+
+const LONG: Life = Life { idle: 600_000, absolute: 3_600_000, touch: 60_000 };
+
+/// One session, and the requests that a visitor of it makes.
+struct Visitor {
+    id: SessionId,
+    key: SessionKey,
+}
+
+impl Visitor {
+    fn new() -> Self {
+        let id = SessionId::random(&Random::system()).unwrap();
+        Self { key: id.key(&"main".into()), id }
+    }
+
+    /// The key's name in Redis.
+    fn name(&self) -> String {
+        format!("sess:{}", self.key.to_text())
+    }
+
+    fn create(&self, fields: &[(&str, &str)]) -> Create {
+        let pairs = fields.iter().map(|(name, value)| (text(name), text(value))).collect();
+        Create {
+            token: token(),
+            not_after: Time::MAX,
+            proof: self.id.proof(),
+            life: LONG,
+            wish: WishChange::default(),
+            fields: Fields::from_pairs(pairs),
+        }
+    }
+
+    async fn born(&self, store: &RedisStore, fields: &[(&str, &str)]) -> Token {
+        let create = self.create(fields);
+        assert!(matches!(store.create(&self.key, &create).await.unwrap(), Created::Created { .. }));
+        create.token
+    }
+
+    fn merge(&self, base: Token, changes: Changes) -> Save {
+        Save {
+            token: Some(token()),
+            earlier: Vec::new(),
+            not_after: Time::MAX,
+            proof: self.id.proof(),
+            base,
+            merges: true,
+            changes,
+            new_proof: None,
+            wish: WishChange::default(),
+            life: LONG,
+            limit: 1 << 20,
+        }
+    }
+}
+
+fn destroy() -> End {
+    End { not_after: Time::MAX, reason: Reason::Destroyed, expired_by: None }
+}
+
+fn token() -> Token {
+    Token::random(&Random::system()).unwrap()
+}
+
+fn new_proof() -> Proof {
+    SessionId::random(&Random::system()).unwrap().proof()
+}
+
+fn text(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn set(name: &str, value: &str) -> Changes {
+    Changes { clear: false, fields: vec![(text(name), Change::Set(text(value)))] }
+}
+
+fn count(name: &str) -> Changes {
+    Changes { clear: false, fields: vec![(text(name), Change::Increment(1))] }
+}
+
+/// Waits until a condition holds, for at most five seconds.
+async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) -> Duration {
+    let start = std::time::Instant::now();
+    while !condition().await {
+        assert!(start.elapsed() < Duration::from_secs(5), "{what} does not come");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    start.elapsed()
+}
