@@ -8,6 +8,7 @@ use redis_session_core::{
     Save, Saved, SessionId, SessionKey, Staged, Time, Token, Tokens, Why, Wish, WishChange, Wishes, Working,
 };
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::error::Error;
 use crate::events::Event;
@@ -65,9 +66,9 @@ pub(crate) async fn carry_out(handle: &Handle, plan: Plan) -> Result<(), Error> 
 pub(crate) async fn carry_out_with(handle: &Handle, plan: Plan, stage: &mut Stage<'_>) -> Result<(), Error> {
     match plan {
         Plan::Nothing => Ok(()),
-        Plan::Create => create(handle, stage).await,
+        Plan::Create => create(handle, stage).instrument(handle.span("create")).await,
         Plan::Save => save(handle, stage, None).await,
-        Plan::Touch => touch(handle).await,
+        Plan::Touch => touch(handle).instrument(handle.span("touch")).await,
         Plan::Drop(why) => {
             handle.working()?.drop_edits();
             handle.state().wish = WishChange::default();
@@ -225,7 +226,8 @@ async fn touch(handle: &Handle) -> Result<(), Error> {
 
 /// Saves the edits, and gives the session a new proof where one is asked for.
 pub(crate) async fn save(handle: &Handle, stage: &mut Stage<'_>, new_id: Option<SessionId>) -> Result<(), Error> {
-    write(handle, Some(Token::random(&handle.settings.random)?), stage, new_id).await
+    let token = Token::random(&handle.settings.random)?;
+    write(handle, Some(token), stage, new_id).instrument(handle.span("save")).await
 }
 
 async fn write(
@@ -422,7 +424,7 @@ pub(crate) async fn destroy(handle: &Arc<Handle>) -> Result<(), Error> {
         }
     };
     let ended = match id {
-        Some(id) => end(handle, handle.key(&id)).await,
+        Some(id) => end(handle, handle.key(&id)).instrument(handle.span("end")).await,
         None => Ok(()),
     };
     handle.working()?.reset(Fields::default());

@@ -137,6 +137,13 @@ impl Refusal {
     }
 }
 
+/// Tells the log of an error of the store, with its causes: they name no ids and no data.
+pub(crate) fn log_failure(error: &redis_session_core::Error, realm: &str) {
+    let event = Event::StoreFailed(error.kind());
+    let (name, reason) = (event.name(), event.reason());
+    tracing::warn!(target: "redis_session", event = name, reason, realm, error = error as &dyn std::error::Error);
+}
+
 /// Tells the log.
 pub(crate) fn log(event: Event, realm: &str) {
     let (name, reason) = (event.name(), event.reason());
@@ -147,7 +154,8 @@ pub(crate) fn log(event: Event, realm: &str) {
         Event::Refused(_) | Event::Dropped(_) => {
             tracing::debug!(target: "redis_session", event = name, reason, realm);
         }
-        Event::StoreFailed(_) => tracing::warn!(target: "redis_session", event = name, reason, realm),
+        // Told with its cause, by who has it.
+        Event::StoreFailed(_) => {}
         _ => tracing::debug!(target: "redis_session", event = name, realm),
     }
 }

@@ -10,9 +10,10 @@ use redis_session_core::{
 };
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, TryLockError};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use crate::error::Error;
-use crate::events::{Event, Refusal};
+use crate::events::{Event, Refusal, log_failure};
 use crate::layer::Settings;
 use crate::scan::{CookieLines, scan};
 
@@ -203,7 +204,7 @@ impl Handle {
         }
         let found = match &scanned.id {
             None => Ok(Found::Absent),
-            Some(id) => self.look_up(id).await,
+            Some(id) => self.look_up(id).instrument(self.span("load")).await,
         };
         let mut state = self.state();
         state.presented = scanned.presented;
@@ -216,7 +217,7 @@ impl Handle {
     pub(crate) async fn read_again(&self) -> Result<(), Error> {
         let id = self.state().id.clone();
         let Some(id) = id.filter(|_| self.state().ended_here.is_none()) else { return Ok(()) };
-        let found = self.look_up(&id).await?;
+        let found = self.look_up(&id).instrument(self.span("load")).await?;
         self.state().doubt = None;
         let Found::Alive(mut record) = found else { return self.take_in(Ok(found)) };
         self.working()?.rebase(std::mem::take(&mut record.fields))?;
@@ -284,9 +285,14 @@ impl Handle {
 
     /// Tells of an error of the store, and makes it ours.
     pub(crate) fn store_failed(&self, error: CoreError) -> Error {
+        log_failure(&error, &self.settings.realm);
         self.tell(Event::StoreFailed(error.kind()));
-        tracing::warn!(target: "redis_session", error = &error as &dyn std::error::Error, "the session store failed");
         error.into()
+    }
+
+    /// A span around what waits for the store.
+    pub(crate) fn span(&self, step: &'static str) -> Span {
+        tracing::debug_span!(target: "redis_session", "session", step, realm = &*self.settings.realm)
     }
 
     /// Whether somebody asked for the session.
