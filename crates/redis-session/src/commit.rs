@@ -99,6 +99,8 @@ struct Tries {
     new_times: usize,
     /// Whether a copy that was sent may have run, or may yet run.
     unknown: bool,
+    /// Whether it writes what must not be written twice, so that nothing more is written once its outcome is unknown.
+    counts: bool,
     pause: Duration,
 }
 
@@ -109,9 +111,9 @@ enum Again {
 }
 
 impl Tries {
-    fn begin(handle: &Handle) -> Self {
+    fn begin(handle: &Handle, counts: bool) -> Self {
         let by = Instant::now() + handle.settings.store.deadline();
-        Self { by, sent: 0, new_times: NEW_TIMES, unknown: false, pause: PAUSE }
+        Self { by, sent: 0, new_times: NEW_TIMES, unknown: false, counts, pause: PAUSE }
     }
 
     fn time_is_left(&self) -> bool {
@@ -132,7 +134,7 @@ impl Tries {
         Again::SameBytes
     }
 
-    /// The error that says that nobody can tell; nothing more is written by this request then.
+    /// The error that says that nobody can tell.
     fn doubt(&self, handle: &Handle, cause: Option<CoreError>) -> Error {
         let message = "the reply to a write was lost, and whether it was made cannot be found out";
         let error = match cause {
@@ -140,7 +142,9 @@ impl Tries {
             None => CoreError::new(Kind::OutcomeUnknown, message),
         };
         let error = handle.store_failed(error);
-        handle.state().doubt = Some(error.clone());
+        if self.counts {
+            handle.state().doubt = Some(error.clone());
+        }
         error
     }
 
@@ -173,7 +177,7 @@ async fn create(handle: &Handle, stage: &mut Stage<'_>) -> Result<(), Error> {
             wish,
             fields: staged.fields.clone(),
         };
-        let mut tries = Tries::begin(handle);
+        let mut tries = Tries::begin(handle, true);
         let at = loop {
             match settings.store.create(&key, &create).await {
                 Ok(Created::Created { at }) => break Some(at),
@@ -238,7 +242,7 @@ async fn write(
     let settings = &handle.settings;
     let Some(id) = handle.state().id.clone() else { return Err(Error::gone()) };
     let key = handle.key(&id);
-    let mut tries = Tries::begin(handle);
+    let mut tries = Tries::begin(handle, token.is_some());
     let mut turn = match token {
         // A touch races with nobody.
         None => None,
@@ -453,7 +457,7 @@ pub(crate) async fn destroy(handle: &Arc<Handle>) -> Result<(), Error> {
 }
 
 async fn end(handle: &Arc<Handle>, id: SessionId) -> Result<(), Error> {
-    let mut tries = Tries::begin(handle);
+    let mut tries = Tries::begin(handle, false);
     loop {
         let error = match end_once(handle, &id).await {
             Ok(Ended::Late) => match tries.new_time() {
