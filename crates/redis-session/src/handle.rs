@@ -220,13 +220,20 @@ impl Handle {
         self.take_in(found)
     }
 
-    /// Reads the session again, and makes the edits again on what is there.
+    /// Reads the session again, and makes the edits again on what is there; but for edits that may have been written
+    /// already, which are dropped.
     pub(crate) async fn read_again(&self) -> Result<(), Error> {
         let id = self.state().id.clone();
         let Some(id) = id.filter(|_| self.state().ended_here.is_none()) else { return Ok(()) };
         let found = self.look_up(&id).instrument(self.span("load")).await?;
-        self.state().doubt = None;
-        let Found::Alive(mut record) = found else { return self.take_in(Ok(found)) };
+        let in_doubt = self.state().doubt.take().is_some();
+        let mut record = match found {
+            Found::Alive(record) if !in_doubt => record,
+            found => {
+                self.state().wish = WishChange::default();
+                return self.take_in(Ok(found));
+            }
+        };
         self.working()?.rebase(std::mem::take(&mut record.fields))?;
         let mut state = self.state();
         state.base = Some(record.tokens.newest());
