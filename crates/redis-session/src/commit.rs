@@ -248,7 +248,10 @@ async fn write(
         None => None,
         Some(_) => Some(settings.queue.enter(&key, tries.by).await.ok_or_else(contended)?),
     };
-    if let Some(latest) = turn.as_mut().and_then(Turn::take_latest) {
+    let latest = turn.as_mut().and_then(Turn::take_latest);
+    // What the session became after a rotation is not for a request that knows the old id only.
+    let same_id = |latest: &Record| latest.proof == id.proof() || !Rule::HandedOverToTheSameId.holds();
+    if let Some(latest) = latest.filter(same_id) {
         move_to(handle, latest)?;
     }
     let not_after = not_after(handle, &key).await?;
