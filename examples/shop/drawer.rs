@@ -10,7 +10,7 @@ use crate::watch::{Trace, Watch};
 /// The drawer around what is known of the session.
 pub(crate) fn drawer(session: &Markup, is_open: bool, watch: &Watch) -> Markup {
     html! {
-        details.drawer #session open[is_open] {
+        details.drawer open[is_open] {
             summary { "Your session" }
             div.inside {
                 (session)

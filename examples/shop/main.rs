@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod drawer;
+mod forms;
 mod layout;
 mod pages;
 mod routes;

@@ -3,7 +3,7 @@
 use maud::{Markup, PreEscaped, html};
 
 use crate::catalogue::{PRODUCTS, Product};
-use crate::routes::Delivery;
+use crate::forms::Delivery;
 use crate::shopper::{Cart, MOST, Order};
 
 pub(crate) fn catalogue() -> Markup {
@@ -11,7 +11,7 @@ pub(crate) fn catalogue() -> Markup {
         section.hero {
             div {
                 h1 { "Green company for every room" }
-                p { "House plants that forgive, in pots thrown and glazed by hand. Delivered in a week, free of charge." }
+                p { "House plants that forgive, in pots thrown and glazed by hand. Delivered in a week, at no charge." }
                 a.button href="#plants" { "See the plants" }
             }
             div.shelf aria-hidden="true" {
@@ -104,9 +104,8 @@ fn line(product: &Product, quantity: u32) -> Markup {
         form.steps method="post" action={ "/cart/" (product.slug) } {
             button.step name="step" value="fewer" aria-label={ "One " (product.name) " fewer" } { "−" }
             span.quantity { span.unseen { "Quantity: " } (quantity) }
-            button.step name="step" value="more" aria-label={ "One " (product.name) " more" } disabled[quantity >= MOST] {
-                "+"
-            }
+            button.step name="step" value="more" aria-label={ "One " (product.name) " more" }
+                disabled[quantity >= MOST] { "+" }
             button.remove name="step" value="remove" { "Remove" span.unseen { " " (product.name) } }
         }
         span.price { (product.price * quantity) }
@@ -141,15 +140,17 @@ pub(crate) fn checkout(cart: &Cart, delivery: &Delivery, problems: &[&str]) -> M
         h1 { "Checkout" }
         div.beside {
             form.delivery method="post" action="/checkout" {
-                @if !problems.is_empty() { p.alert role="alert" { "Something is missing: please look at the marked fields." } }
+                @if !problems.is_empty() {
+                    p.alert role="alert" { "Something is missing: please look at the marked fields." }
+                }
                 input type="hidden" name="number" value=(delivery.number);
                 (field("name", "Name", "Please tell us who it is for.", html! {
                     input #name name="name" autocomplete="name" value=(delivery.name) required maxlength="200"
                         aria-invalid=[invalid("name")] aria-describedby=[described("name")];
                 }))
                 (field("email", "Email", "Please give an address with an @ in it.", html! {
-                    input #email type="email" name="email" autocomplete="email" value=(delivery.email) required maxlength="200"
-                        aria-invalid=[invalid("email")] aria-describedby=[described("email")];
+                    input #email type="email" name="email" autocomplete="email" value=(delivery.email) required
+                        maxlength="200" aria-invalid=[invalid("email")] aria-describedby=[described("email")];
                 }))
                 (field("address", "Address", "Please tell us where it should go.", html! {
                     textarea #address name="address" autocomplete="street-address" rows="3" required maxlength="200"
@@ -201,17 +202,18 @@ pub(crate) fn about() -> Markup {
             p.lead { "Two people, one greenhouse, a kiln, and a library that keeps carts." }
             h2 { "What it shows" }
             p {
-                "Carts are kept in sessions, and sessions in Redis. Open a second window and add a plant in both at once: "
-                "both are in the cart. End the session in one window while the other one is busy: it stays ended."
+                "Carts are kept in sessions, and sessions in Redis, or in memory to try it out. Open a second "
+                "window and add a plant in both at once: both are in the cart. End the session in one window while "
+                "the other one is busy: it stays ended."
             }
             p {
-                "Open " a href="#session" { "“Your session”" } " at the edge of any page to see what is stored, and what "
-                "the last request cost. This page did not ask for the session, so it cost nothing."
+                "Open “Your session” at the edge of any page to see what is stored, and what the last request cost. "
+                "This page did not ask for the session, so it cost nothing."
             }
             h2 { "How it is made" }
             p {
-                "There is no script on these pages. Every button is a form, every form ends in a redirect, and every page is "
-                "made on the server from one typed struct."
+                "There is no script on these pages. Every button is a form, every form ends in a redirect, and "
+                "every page is made on the server from one typed struct."
             }
         }
     }

@@ -7,12 +7,12 @@ use axum::routing::{get, post};
 use axum::{Form, Router};
 use maud::Markup;
 use redis_session::{Error, Session};
-use serde::Deserialize;
 
 use crate::catalogue::find;
+use crate::forms::{Change, Delivery, Drawer, Step, Wanted};
 use crate::layout::{anonymous, page};
 use crate::pages;
-use crate::shopper::{EmptyCart, Shopper, Wanted};
+use crate::shopper::{EmptyCart, Shopper};
 
 pub(crate) fn all() -> Router {
     Router::new()
@@ -30,9 +30,10 @@ pub(crate) fn all() -> Router {
         .fallback(not_found)
 }
 
-/// How a request went wrong.
+/// Why a request does not get what it asked for.
 enum Problem {
     NotFound,
+    EmptyCart,
     Session(Error),
 }
 
@@ -42,10 +43,18 @@ impl From<Error> for Problem {
     }
 }
 
+impl From<EmptyCart> for Problem {
+    fn from(EmptyCart: EmptyCart) -> Self {
+        Self::EmptyCart
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         match self {
             Self::NotFound => (StatusCode::NOT_FOUND, anonymous("Not found", &pages::not_found())).into_response(),
+            // That page says so.
+            Self::EmptyCart => Redirect::to("/cart").into_response(),
             Self::Session(error) => error.into_response(),
         }
     }
@@ -79,31 +88,18 @@ async fn add(mut shopper: Session<Shopper>, Form(wanted): Form<Wanted>) -> Answe
     Ok(Redirect::to("/cart"))
 }
 
-#[derive(Clone, Deserialize)]
-struct Step {
-    step: Direction,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Direction {
-    More,
-    Fewer,
-    Remove,
-}
-
 async fn change(
     mut shopper: Session<Shopper>,
     Path(slug): Path<String>,
-    Form(Step { step }): Form<Step>,
+    Form(Change { step }): Form<Change>,
 ) -> Answer<Redirect> {
     let product = find(&slug).ok_or(Problem::NotFound)?;
     shopper.update_with(product.slug, move |shopper, slug| match step {
-        Direction::More => shopper.cart.add(slug, 1),
-        Direction::Fewer => shopper.cart.take_one_out(slug),
-        Direction::Remove => shopper.cart.remove(slug),
+        Step::More => shopper.cart.add(slug, 1),
+        Step::Fewer => shopper.cart.take_one_out(slug),
+        Step::Remove => shopper.cart.remove(slug),
     })?;
-    if matches!(step, Direction::Remove) {
+    if matches!(step, Step::Remove) {
         say(&shopper, &format!("{} is out of your cart.", product.name))?;
     }
     Ok(Redirect::to("/cart"))
@@ -111,58 +107,9 @@ async fn change(
 
 async fn checkout(shopper: Session<Shopper>) -> Answer {
     if shopper.cart.count() == 0 {
-        return Ok(Redirect::to("/cart").into_response());
+        return Err(Problem::EmptyCart);
     }
     show(&shopper, "Checkout", &pages::checkout(&shopper.cart, &Delivery::new(), &[]))
-}
-
-/// What the checkout's form holds.
-#[derive(Clone, Deserialize)]
-pub(crate) struct Delivery {
-    /// Drawn with the form, so that sending it twice is one order.
-    pub(crate) number: String,
-    pub(crate) name: String,
-    pub(crate) email: String,
-    pub(crate) address: String,
-}
-
-impl Delivery {
-    fn new() -> Self {
-        // A number that is not random would still be right: it only tells one visitor's orders apart.
-        let random = getrandom::u32().unwrap_or_default() % 1_000_000;
-        Self { number: format!("FC-{random:06}"), name: String::new(), email: String::new(), address: String::new() }
-    }
-
-    /// The names of the fields that cannot be used.
-    fn problems(&self) -> Vec<&'static str> {
-        let is_text = |text: &str| !text.trim().is_empty() && text.len() <= 400;
-        let is_number = self.number.len() <= 16 && self.number.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        let checks = [
-            ("number", is_number && !self.number.is_empty()),
-            ("name", is_text(&self.name)),
-            ("email", is_text(&self.email) && self.email.contains('@')),
-            ("address", is_text(&self.address)),
-        ];
-        checks.into_iter().filter(|(_, fits)| !fits).map(|(name, _)| name).collect()
-    }
-}
-
-/// Why a checkout came to nothing.
-enum NoOrder {
-    EmptyCart,
-    Session(Error),
-}
-
-impl From<EmptyCart> for NoOrder {
-    fn from(EmptyCart: EmptyCart) -> Self {
-        Self::EmptyCart
-    }
-}
-
-impl From<Error> for NoOrder {
-    fn from(error: Error) -> Self {
-        Self::Session(error)
-    }
 }
 
 /// A transaction, and no update: before the visitor reads "thank you", it must be certain.
@@ -173,18 +120,12 @@ async fn order(mut shopper: Session<Shopper>, Form(delivery): Form<Delivery>) ->
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, show(&shopper, "Checkout", &form)?).into_response());
     }
     let order = format!("/orders/{}", delivery.number);
-    let outcome = shopper.transaction(move |shopper| {
+    let check_out = move |shopper: &mut Shopper| -> Answer<()> {
         let Delivery { number, name, address, .. } = &delivery;
         Ok(shopper.check_out(number, name.trim(), address.trim())?)
-    });
-    match outcome.await {
-        Ok(()) => Ok(Redirect::to(&order).into_response()),
-        Err(NoOrder::EmptyCart) => {
-            say(&shopper, "There is nothing in your cart to order.")?;
-            Ok(Redirect::to("/cart").into_response())
-        }
-        Err(NoOrder::Session(error)) => Err(error.into()),
-    }
+    };
+    shopper.transaction(check_out).await?;
+    Ok(Redirect::to(&order).into_response())
 }
 
 async fn show_order(shopper: Session<Shopper>, Path(number): Path<String>) -> Answer {
@@ -192,19 +133,9 @@ async fn show_order(shopper: Session<Shopper>, Path(number): Path<String>) -> An
     show(&shopper, "Thank you", &pages::order(order))
 }
 
-#[derive(Deserialize)]
-struct Drawer {
-    open: bool,
-    /// The page that it was on.
-    page: String,
-}
-
 async fn drawer(mut shopper: Session<Shopper>, Form(drawer): Form<Drawer>) -> Answer<Redirect> {
     shopper.update_with(drawer.open, |shopper, open| shopper.drawer_open = open)?;
-    // What browsers read as `//` would lead to another site.
-    let rest = drawer.page.strip_prefix('/');
-    let is_ours = rest.is_some_and(|rest| rest.chars().next().is_none_or(|c| c.is_ascii_alphanumeric()));
-    Ok(Redirect::to(if is_ours { &drawer.page } else { "/" }))
+    Ok(Redirect::to(drawer.page()))
 }
 
 async fn end(session: Session) -> Answer<Redirect> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{PRODUCTS, Price, Product, find};
+use crate::catalogue::{PRODUCTS, Price, Product};
 
 /// The most of one product that a cart takes.
 pub(crate) const MOST: u32 = 20;
@@ -70,7 +70,7 @@ pub(crate) struct Order {
 pub(crate) struct EmptyCart;
 
 impl Shopper {
-    /// Turns the cart into an order. The number comes with the form, so that a second click finds the first one's order.
+    /// Turns the cart into an order. The number comes with the form: a second click finds the order of the first.
     pub(crate) fn check_out(&mut self, number: &str, name: &str, address: &str) -> Result<(), EmptyCart> {
         if self.order(number).is_some() {
             return Ok(());
@@ -88,24 +88,5 @@ impl Shopper {
 
     pub(crate) fn order(&self, number: &str) -> Option<&Order> {
         self.orders.iter().find(|order| order.number == number)
-    }
-}
-
-/// What the form for a new line in the cart sends.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Wanted {
-    pub(crate) slug: String,
-    #[serde(default = "one")]
-    pub(crate) quantity: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
-impl Wanted {
-    /// The product, if there is one of that name, and if it is that many that a cart takes.
-    pub(crate) fn product(&self) -> Option<&'static Product> {
-        find(&self.slug).filter(|_| (1..=MOST).contains(&self.quantity))
     }
 }

@@ -80,8 +80,8 @@ fn note(change: impl FnOnce(&mut Trace)) {
     let _ = WATCH.try_with(|watch| change(&mut watch.lock()));
 }
 
-/// The middleware, outside the session layer, so that it sees the commit. What a form did is told to the page that comes
-/// next, by whichever instance it is served.
+/// The middleware, outside the session layer, so that it sees the commit. What a form did is told to the next page,
+/// whichever instance serves it.
 pub(crate) async fn watch(State(instance): State<Arc<Instance>>, request: Request, next: Next) -> Response {
     let is_form = request.method() == Method::POST;
     let trace = Trace {

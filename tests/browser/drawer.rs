@@ -9,7 +9,8 @@ use crate::shop::{Shop, add, browser};
 /// The figures of one request in the drawer.
 pub(crate) async fn trace(browser: &Chromium, when: &str) -> BTreeMap<String, String> {
     let script = format!(
-        "const trace = [...document.querySelectorAll('.trace')].find(one => one.querySelector('.when').textContent == '{when}');
+        "const traces = [...document.querySelectorAll('.trace')];
+         const trace = traces.find(one => one.querySelector('.when').textContent == '{when}');
          const rows = trace ? [...trace.querySelectorAll('.facts div')] : [];
          return Object.fromEntries(rows.map(row => [row.children[0].textContent, row.children[1].textContent]))"
     );
