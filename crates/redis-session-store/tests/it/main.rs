@@ -4,6 +4,7 @@
 
 mod connect;
 mod faults;
+mod memory;
 mod races;
 mod records;
 
