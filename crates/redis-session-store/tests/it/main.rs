@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod connect;
+mod deploy;
 mod faults;
 mod memory;
 mod races;
