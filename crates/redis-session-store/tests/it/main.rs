@@ -8,6 +8,7 @@ mod faults;
 mod memory;
 mod races;
 mod records;
+mod security;
 
 use std::time::Duration;
 
