@@ -291,9 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn a_record_reads_back_as_it_was_written() {
+    fn r106_a_record_begins_with_its_version_and_reads_back_as_it_was_written() {
         let key = key();
         let mut record = record();
+        // The version comes first, so that later ones can be told apart.
+        assert!(record.meta(&key).starts_with("1 "));
         for _ in 0..6 {
             assert_eq!(Stored::parse(hash(&record, &key), &key).unwrap(), Some(Stored::Record(record.clone())));
             record.tokens.push(Token::random(&Random::system()).unwrap());
