@@ -31,6 +31,8 @@ impl Contender {
             Self::own("bare", &[Route::Untouched]),
             Self::own("floor", &Route::ALL),
             Self::own("floor-resp2", &Route::ALL),
+            Self::own("redis", &Route::ALL),
+            Self::own("memory", &Route::ALL),
         ]
     }
 

@@ -2,6 +2,7 @@
 
 mod bare;
 mod floor;
+mod ours;
 
 use std::error::Error;
 
@@ -13,6 +14,8 @@ pub(crate) async fn run(name: &str, redis: &str) -> Result<(), Box<dyn Error>> {
         "bare" => bare::router(),
         "floor" => floor::router(redis).await?,
         "floor-resp2" => floor::router_resp2(redis).await?,
+        "redis" => ours::on_redis(redis).await?,
+        "memory" => ours::in_memory()?,
         _ => return Err(format!("there is no contender {name:?} in this program").into()),
     };
     Ok(serve(router).await?)

@@ -100,14 +100,22 @@ impl Expiry {
         }
     }
 
-    /// How long a session that asks for `wish` is remembered.
-    pub fn clamp_remembered(&self, wish: Duration) -> Duration {
-        clamp(wish.min(self.remembered))
+    /// What a session that asks for an idle timeout of its own gets, in milliseconds; `None`: this policy's.
+    ///
+    /// # Errors
+    /// [`is_config`](Error::is_config): below 100 milliseconds or over 400 days.
+    pub fn own_idle(&self, wish: Option<Duration>) -> Result<Option<u64>, Error> {
+        wish.map(|wish| check_timeout("session's own idle", wish).map(|()| millis(wish))).transpose()
+    }
+
+    /// How long a session that asks to be remembered for `wish` is remembered, in milliseconds.
+    pub fn own_remembered(&self, wish: Duration) -> u64 {
+        millis(clamp(wish.min(self.remembered)))
     }
 }
 
 /// Whether one timeout can be kept.
-pub(crate) fn check_timeout(name: &str, timeout: Duration) -> Result<(), Error> {
+fn check_timeout(name: &str, timeout: Duration) -> Result<(), Error> {
     if (SHORTEST..=LONGEST).contains(&timeout) {
         return Ok(());
     }

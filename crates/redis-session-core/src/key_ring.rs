@@ -204,12 +204,17 @@ impl Signer {
         text
     }
 
+    /// Whether a value has the length and the version of ours: what is cheap to ask before the MAC.
+    pub fn is_well_formed(value: &[u8]) -> bool {
+        value.len() == TEXT && value[0] == VERSION
+    }
+
     /// The id in a cookie's value: length, alphabet and version first, then the MAC.
     ///
     /// # Errors
     /// It is not an id that this ring signed for this realm and cookie name.
     pub fn verify(&self, value: &[u8]) -> Result<SessionId, Unverified> {
-        if value.len() != TEXT || value[0] != VERSION {
+        if !Self::is_well_formed(value) {
             return Err(Unverified::Malformed);
         }
         let mut signed = [0; SIGNED];

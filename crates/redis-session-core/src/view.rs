@@ -62,6 +62,13 @@ impl<T> Deref for View<T> {
     }
 }
 
+impl<T> View<T> {
+    /// Around a value that belongs to no session yet; [`refresh`](View::refresh) reads it.
+    pub fn unread(value: T) -> Self {
+        Self { value, shows: None, encoded: None }
+    }
+}
+
 impl<T: State> View<T> {
     /// Reads the view's own fields.
     ///
@@ -92,7 +99,8 @@ impl<T: State> View<T> {
     /// Runs a closure on the value now, and keeps it for running it again if the session moved meanwhile.
     ///
     /// # Errors
-    /// [`is_field`](Error::is_field): what the closure left cannot be stored. Nothing is kept of it then.
+    /// [`is_field`](Error::is_field): what the closure left cannot be stored. [`is_too_large`](Error::is_too_large): it
+    /// is over the limit. Nothing is kept of it then.
     pub fn update(&mut self, working: &mut Working, closure: impl Fn(&mut T) + Send + 'static) -> Result<(), Error> {
         self.refresh(working)?;
         let fields = self.run(working.fields().clone(), &closure, working)?;
@@ -143,6 +151,7 @@ impl<T: State> View<T> {
         closure(&mut self.value);
         let stored = encode::encode(&self.value).and_then(|after| {
             write_difference::<T>(&before, &after, &mut fields)?;
+            working.check_size(fields.size())?;
             Ok(after)
         });
         match stored {

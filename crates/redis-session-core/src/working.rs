@@ -2,6 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::edit::{Edit, net_effect};
 use crate::error::{Error, Kind};
 use crate::fields::{Changes, Fields};
@@ -17,6 +21,8 @@ pub struct Working {
     staged: usize,
     revision: u64,
     views: Views,
+    /// The most bytes that names and values may have. `None`: any number.
+    limit: Option<usize>,
 }
 
 /// Edits on their way to the store.
@@ -36,6 +42,35 @@ impl Working {
         Self { fields: base.clone(), base, ..Self::default() }
     }
 
+    /// Refuses edits that would make names and values grow over so many bytes.
+    pub fn limit(self, bytes: usize) -> Self {
+        Self { limit: Some(bytes), ..self }
+    }
+
+    /// The value of a field; `None` if it is absent.
+    ///
+    /// # Errors
+    /// [`is_field`](Error::is_field): it does not decode as `V`.
+    pub fn get<V: DeserializeOwned>(&self, name: &str) -> Result<Option<V>, Error> {
+        match self.fields.get(name.as_bytes()) {
+            Some(json) if !json.is_empty() => serde_json::from_slice(json).map(Some).map_err(|error| {
+                let problem = if error.is_data() { "does not fit the type asked for" } else { "is not valid JSON" };
+                Error::field(name.as_bytes(), problem)
+            }),
+            _ => Ok(None),
+        }
+    }
+
+    /// Sets a field to a value.
+    ///
+    /// # Errors
+    /// [`is_field`](Error::is_field): it cannot be JSON, or the name begins with `@`.
+    /// [`is_too_large`](Error::is_too_large): over the limit. Nothing is changed then.
+    pub fn insert<V: Serialize + ?Sized>(&mut self, name: &str, value: &V) -> Result<(), Error> {
+        let json = serde_json::to_vec(value).map_err(|_| Error::field(name.as_bytes(), "cannot be written as JSON"))?;
+        self.edit(Edit::Set(Bytes::copy_from_slice(name.as_bytes()), json.into()))
+    }
+
     /// The fields as the edits so far leave them.
     pub fn fields(&self) -> &Fields {
         &self.fields
@@ -52,9 +87,16 @@ impl Working {
     }
 
     /// Makes an edit that merges, and keeps it.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert); or an increment of what is no integer. Nothing is changed then.
     pub fn edit(&mut self, edit: Edit) -> Result<(), Error> {
         if let Edit::Set(name, _) | Edit::Remove(name) | Edit::Increment(name, _) = &edit {
             check_name(name)?;
+        }
+        if let Edit::Set(name, value) = &edit {
+            let old = self.fields.get(name).map_or(0, |old| name.len() + old.len());
+            self.check_size(self.fields.size() - old + name.len() + value.len())?;
         }
         edit.apply(&mut self.fields)?;
         self.edits.push(edit);
@@ -141,8 +183,26 @@ impl Working {
     /// Drops the edits and starts over from `base`.
     pub fn reset(&mut self, base: Fields) {
         let (revision, views) = (self.revision + 1, std::mem::take(&mut self.views));
-        *self = Self { revision, views, ..Self::new(base) };
+        *self = Self { revision, views, limit: self.limit, ..Self::new(base) };
     }
+
+    /// Drops the edits and goes back to what was loaded.
+    pub fn drop_edits(&mut self) {
+        let base = std::mem::take(&mut self.base);
+        self.reset(base);
+    }
+
+    /// Whether fields of so many bytes may be kept. What is over the limit already may shrink.
+    pub(crate) fn check_size(&self, size: usize) -> Result<(), Error> {
+        match self.limit {
+            Some(limit) if size > limit && size > self.base.size() => Err(too_large(limit)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::new(Kind::TooLarge, format!("the session would take more than its limit of {limit} bytes"))
 }
 
 /// Names that begin with `@` are the library's own.

@@ -1,0 +1,314 @@
+//! One session in one request: what was loaded, the working copy, and what the response has to say about it.
+
+use std::cell::Cell;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis_session_core::{
+    End, Error as CoreError, Found, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token, WishChange, Working,
+    look_at,
+};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, TryLockError};
+use tokio::time::Instant;
+use tracing::{Instrument, Span};
+
+use crate::error::Error;
+use crate::events::{Event, Refusal, log_failure};
+use crate::layer::Settings;
+use crate::scan::{CookieLines, scan};
+
+/// One session in one request. All its views, in handlers, middleware and tasks, share it.
+///
+/// Two locks, never held across an await: the working copy's is taken first, where both are.
+pub(crate) struct Handle {
+    pub(crate) settings: Arc<Settings>,
+    cookies: CookieLines,
+    arrived: Instant,
+    /// One load or write at a time.
+    turn: AsyncMutex<()>,
+    state: Mutex<State>,
+    working: Mutex<Working>,
+}
+
+/// What is known of the session.
+pub(crate) struct State {
+    pub(crate) loaded: Loaded,
+    pub(crate) found: Found,
+    /// The id that the request came with, or was given since. `None`: neither.
+    pub(crate) id: Option<SessionId>,
+    /// The version that the working copy's base shows. `None`: there is no record.
+    pub(crate) base: Option<Token>,
+    /// What is to change in the session's own wishes.
+    pub(crate) wish: WishChange,
+    /// Why the outcome of a write is unknown. Nothing more is written then.
+    pub(crate) doubt: Option<Error>,
+    /// Whether a cookie of our name came along.
+    pub(crate) presented: bool,
+    /// Why this request ended the session. `None`: it did not.
+    pub(crate) ended_here: Option<Reason>,
+    pub(crate) outgoing: Outgoing,
+    /// Whether the response has left, so that edits would be lost.
+    pub(crate) left: bool,
+}
+
+/// Whether the store was asked.
+#[derive(Clone)]
+pub(crate) enum Loaded {
+    NotYet,
+    Done,
+    Failed(Error),
+}
+
+/// What the response says about the cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outgoing {
+    Nothing,
+    /// The id as it is now.
+    Give,
+    Remove,
+}
+
+thread_local! {
+    /// The handle whose working copy this thread has locked, so that a closure that uses its own session is told so
+    /// rather than waits for itself.
+    static LOCKED: Cell<*const Handle> = const { Cell::new(std::ptr::null()) };
+}
+
+/// The working copy, locked.
+pub(crate) struct WorkingGuard<'a> {
+    working: MutexGuard<'a, Working>,
+    before: *const Handle,
+}
+
+impl std::ops::Deref for WorkingGuard<'_> {
+    type Target = Working;
+
+    fn deref(&self) -> &Working {
+        &self.working
+    }
+}
+
+impl std::ops::DerefMut for WorkingGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Working {
+        &mut self.working
+    }
+}
+
+impl Drop for WorkingGuard<'_> {
+    fn drop(&mut self) {
+        LOCKED.set(self.before);
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(settings: Arc<Settings>, cookies: CookieLines) -> Self {
+        let working = Working::default().limit(settings.size_limit);
+        let state = State {
+            loaded: Loaded::NotYet,
+            found: Found::Absent,
+            id: None,
+            base: None,
+            wish: WishChange::default(),
+            doubt: None,
+            presented: false,
+            ended_here: None,
+            outgoing: Outgoing::Nothing,
+            left: false,
+        };
+        Self {
+            settings,
+            cookies,
+            arrived: Instant::now(),
+            turn: AsyncMutex::new(()),
+            state: Mutex::new(state),
+            working: Mutex::new(working),
+        }
+    }
+
+    /// What is known of the session. A panic while it was locked cannot leave it half-changed.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The working copy.
+    ///
+    /// # Errors
+    /// This thread has it already: a closure of an update uses its own session.
+    pub(crate) fn working(&self) -> Result<WorkingGuard<'_>, Error> {
+        if std::ptr::eq(LOCKED.get(), self) {
+            return Err(Error::new(
+                Kind::Field,
+                "the closure of an update uses its own session: it may use its argument only",
+            ));
+        }
+        // A closure that panicked has left the working copy as it was.
+        let working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(WorkingGuard { working, before: LOCKED.replace(self) })
+    }
+
+    /// The working copy, for an edit.
+    ///
+    /// # Errors
+    /// Also `is_committed`: the response has left.
+    pub(crate) fn editable(&self) -> Result<WorkingGuard<'_>, Error> {
+        let working = self.working()?;
+        if self.state().left { Err(Error::committed()) } else { Ok(working) }
+    }
+
+    /// Waits until no other load or write of this request is under way.
+    pub(crate) async fn turn(&self) -> AsyncMutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// The turn, if nobody has it.
+    pub(crate) fn try_turn(&self) -> Result<AsyncMutexGuard<'_, ()>, TryLockError> {
+        self.turn.try_lock()
+    }
+
+    pub(crate) fn key(&self, id: &SessionId) -> SessionKey {
+        id.key(&self.settings.realm)
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        self.settings.expiry.life()
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        self.settings.tell(event);
+    }
+
+    /// Reads the session, once.
+    ///
+    /// # Errors
+    /// The store's; the same again without asking it again.
+    pub(crate) async fn load(&self) -> Result<(), Error> {
+        let loaded = |handle: &Self| match &handle.state().loaded {
+            Loaded::NotYet => None,
+            Loaded::Done => Some(Ok(())),
+            Loaded::Failed(error) => Some(Err(error.clone())),
+        };
+        if let Some(answer) = loaded(self) {
+            return answer;
+        }
+        let _turn = self.turn().await;
+        match loaded(self) {
+            Some(answer) => answer,
+            None => self.read_cookie_and_store().await,
+        }
+    }
+
+    async fn read_cookie_and_store(&self) -> Result<(), Error> {
+        let scanned = scan(&self.cookies, self.settings.cookie.name(), &self.settings.signer);
+        if let Some(refusal) = scanned.refusal {
+            self.tell(Event::Refused(refusal));
+        }
+        let found = match &scanned.id {
+            None => Ok(Found::Absent),
+            Some(id) => self.look_up(id).instrument(self.span("load")).await,
+        };
+        let mut state = self.state();
+        state.presented = scanned.presented;
+        state.id = scanned.id;
+        drop(state);
+        self.take_in(found)
+    }
+
+    /// Reads the session again, and makes the edits again on what is there.
+    pub(crate) async fn read_again(&self) -> Result<(), Error> {
+        let id = self.state().id.clone();
+        let Some(id) = id.filter(|_| self.state().ended_here.is_none()) else { return Ok(()) };
+        let found = self.look_up(&id).instrument(self.span("load")).await?;
+        self.state().doubt = None;
+        let Found::Alive(mut record) = found else { return self.take_in(Ok(found)) };
+        self.working()?.rebase(std::mem::take(&mut record.fields))?;
+        let mut state = self.state();
+        state.base = Some(record.tokens.newest());
+        state.found = Found::Alive(record);
+        Ok(())
+    }
+
+    /// What the store has for an id.
+    async fn look_up(&self, id: &SessionId) -> Result<Found, Error> {
+        let (key, store) = (self.key(id), &self.settings.store);
+        let stored = store.load(&key).await.map_err(|error| self.store_failed(error))?;
+        let found = look_at(stored, id.proof(), &self.life(), store.now(), self.arrived.elapsed());
+        if matches!(found, Found::Expired) {
+            self.end_expired(&key).await;
+        }
+        match found {
+            Found::Gone => self.tell(Event::Refused(Refusal::Unknown)),
+            Found::Ended { .. } => self.tell(Event::Refused(Refusal::Ended)),
+            Found::Replaced { .. } => self.tell(Event::Refused(Refusal::Replaced)),
+            Found::Absent | Found::Expired | Found::Alive(_) => {}
+        }
+        Ok(found)
+    }
+
+    /// A record past its deadline is still there: its time to live was taken away, or the policy became stricter.
+    async fn end_expired(&self, key: &SessionKey) {
+        let not_after = self.settings.store.now().unwrap_or(Time::MAX) + self.settings.store.deadline();
+        let end = End { not_after, reason: Reason::Expired, expired_by: Some(self.life()) };
+        match self.settings.store.end(key, &end).await {
+            Ok(_) => self.tell(Event::Expired),
+            // It is refused all the same, and ended by the next request.
+            Err(error) => drop(self.store_failed(error)),
+        }
+    }
+
+    fn take_in(&self, mut found: Result<Found, Error>) -> Result<(), Error> {
+        // The working copy has the fields; the record that is kept has the rest.
+        let fields = match &mut found {
+            Ok(Found::Alive(record)) => std::mem::take(&mut record.fields),
+            _ => Default::default(),
+        };
+        self.working()?.reset(fields);
+        let mut state = self.state();
+        state.base = match &found {
+            Ok(Found::Alive(record)) => Some(record.tokens.newest()),
+            _ => None,
+        };
+        match found {
+            Ok(found) => {
+                if matches!(found, Found::Gone) && !Rule::AbsenceRemovesNoCookie.holds() {
+                    state.outgoing = Outgoing::Remove;
+                }
+                state.found = found;
+                state.loaded = Loaded::Done;
+                Ok(())
+            }
+            Err(error) => {
+                state.loaded = Loaded::Failed(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells of an error of the store, and makes it ours.
+    pub(crate) fn store_failed(&self, error: CoreError) -> Error {
+        log_failure(&error, &self.settings.realm);
+        self.tell(Event::StoreFailed(error.kind()));
+        error.into()
+    }
+
+    /// A span around what waits for the store.
+    pub(crate) fn span(&self, step: &'static str) -> Span {
+        tracing::debug_span!(target: "redis_session", "session", step, realm = &*self.settings.realm)
+    }
+
+    /// Whether somebody asked for the session.
+    pub(crate) fn was_asked_for(&self) -> bool {
+        !matches!(self.state().loaded, Loaded::NotYet)
+    }
+
+    /// How long a cookie that is sent now may promise to live. `None`: until the browser ends.
+    pub(crate) fn max_age(&self, state: &State) -> Option<Duration> {
+        let Found::Alive(record) = &state.found else { return None };
+        if !self.settings.cookie.is_persistent() && record.wishes.remembered.is_none() {
+            return None;
+        }
+        let now = self.settings.store.now().unwrap_or(record.seen);
+        let left = self.life().farthest(record.created, &record.wishes).since(now);
+        // Zero would take the cookie away.
+        Some(left.max(Duration::from_secs(1)))
+    }
+}

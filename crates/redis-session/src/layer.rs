@@ -1,0 +1,300 @@
+//! The layer that applications add, and its settings.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use http::StatusCode;
+use redis_session_core::{Expiry, KeyRing, Kind, Random, Signer, Store};
+use redis_session_store::{RedisStore, fred};
+use tower_layer::Layer;
+
+use crate::cookie::Cookie;
+use crate::error::Error;
+use crate::events::{Event, Observer, log};
+use crate::queue::Queue;
+use crate::service::RedisSession;
+
+/// The marker of an application's first, and mostly only, layer. Needs no mention.
+#[derive(Clone, Copy, Debug)]
+pub enum Main {}
+
+/// Gives every handler under it a [`Session`](crate::Session).
+///
+/// A request that asks for no session pays for one small handle, and one that asks pays for one read. What handlers
+/// change is written in one atomic step when the response leaves.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use redis_session::{KeyRing, MemoryStore, RedisSessionLayer, Session};
+///
+/// async fn count(session: Session) -> Result<String, redis_session::Error> {
+///     session.increment("visits", 1)?;
+///     Ok(format!("visit {}", session.get::<u64>("visits")?.unwrap_or(0)))
+/// }
+///
+/// # fn main() -> Result<(), redis_session::Error> {
+/// // In production: RedisSessionLayer::connect("redis://127.0.0.1", KeyRing::from_env("SESSION_KEY")?).await?
+/// let layer = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?);
+/// let app: Router = Router::new().route("/", get(count)).layer(layer);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Two layers
+///
+/// A second layer needs a marker type, a realm and a cookie name of its own; one handler can use both:
+///
+/// ```
+/// use redis_session::{Cookie, KeyRing, Main, MemoryStore, RedisSessionLayer, Session};
+/// # use axum::{Router, routing::get};
+/// enum Office {}
+///
+/// async fn both(shop: Session, office: Session<redis_session::Untyped, Office>) { /* … */ }
+///
+/// # fn main() -> Result<(), redis_session::Error> {
+/// let keys = KeyRing::random()?;
+/// let shop: RedisSessionLayer = RedisSessionLayer::with_store(MemoryStore::new(), keys.clone());
+/// let office = RedisSessionLayer::with_store(MemoryStore::new(), keys)
+///     .marker::<Office>()
+///     .realm("office")
+///     .cookie(Cookie::named("__Host-office"));
+/// let app: Router = Router::new().route("/", get(both)).layer(shop).layer(office);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The same layer around itself, or around another with the same marker, is one layer: the outermost counts.
+pub struct RedisSessionLayer<L = Main> {
+    pub(crate) settings: Arc<Settings>,
+    marker: PhantomData<fn() -> L>,
+}
+
+/// All that requests need of the layer.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) store: Arc<dyn Store>,
+    keys: KeyRing,
+    pub(crate) signer: Signer,
+    pub(crate) cookie: Cookie,
+    pub(crate) realm: Arc<str>,
+    pub(crate) expiry: Expiry,
+    pub(crate) size_limit: usize,
+    pub(crate) renew: Renew,
+    pub(crate) save_on: SaveOn,
+    pub(crate) if_not_saved: IfNotSaved,
+    pub(crate) random: Random,
+    pub(crate) queue: Arc<Queue>,
+    observers: Vec<Arc<dyn Observer>>,
+}
+
+/// Which requests renew a session's idle timeout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Renew {
+    /// Those that ask for their session. All others cost no command at all.
+    #[default]
+    WhenAsked,
+    /// All that come with a session's cookie: one read a request, and one write when a touch is due.
+    OnEveryRequest,
+}
+
+/// Which responses keep the edits of their request. What was awaited (`save`, `transaction`, `rotate`, `destroy`)
+/// stands in any case, and its cookie is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SaveOn {
+    /// All but those of status 5xx: a 4xx is an answer that the handler means.
+    #[default]
+    NoServerError,
+    /// Those of status 1xx, 2xx and 3xx.
+    Success,
+    /// All.
+    Always,
+}
+
+/// What the client gets if the edits could not be saved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IfNotSaved {
+    /// The error, with an empty body, in the response's place: nobody is told that something was done which was not.
+    #[default]
+    ReplaceResponse,
+    /// The response as it is. The edits are lost, and only the log and the observer know.
+    KeepResponse,
+}
+
+impl RedisSessionLayer {
+    /// Keeps sessions in the Redis at `redis://[[user]:password@]host[:port][/database]`.
+    ///
+    /// # Errors
+    /// `is_config`: the URL or the password is wrong; the text says what to write. `is_unavailable`: Redis cannot be
+    /// reached within a second. To start without it, or with other settings, give a [`RedisStore`] to
+    /// [`with_store`](Self::with_store).
+    pub async fn connect(url: &str, keys: KeyRing) -> Result<Self, Error> {
+        Ok(Self::with_store(RedisStore::connect(url).await?, keys))
+    }
+
+    /// Keeps sessions where a `fred` pool of the application's leads: its server, user, password, database and TLS. The
+    /// pool itself is left alone: sessions need other settings, and get a connection of their own.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); also `is_config` if it is a pool of a cluster or of Sentinel.
+    pub async fn new(pool: &fred::clients::Pool, keys: KeyRing) -> Result<Self, Error> {
+        Ok(Self::with_store(RedisStore::from_pool(pool).await?, keys))
+    }
+
+    /// Keeps sessions in a [`MemoryStore`](crate::MemoryStore), in a [`RedisStore`] with settings of its own, or in any
+    /// other [`Store`].
+    pub fn with_store(store: impl Store, keys: KeyRing) -> Self {
+        let (cookie, realm) = (Cookie::default(), "main");
+        let settings = Settings {
+            store: Arc::new(store),
+            signer: keys.signer(realm, cookie.name()),
+            keys,
+            cookie,
+            realm: realm.into(),
+            expiry: Expiry::default(),
+            size_limit: 64 * 1024,
+            renew: Renew::default(),
+            save_on: SaveOn::default(),
+            if_not_saved: IfNotSaved::default(),
+            random: Random::system(),
+            queue: Arc::default(),
+            observers: Vec::new(),
+        };
+        Self { settings: Arc::new(settings), marker: PhantomData }
+    }
+}
+
+impl<L> RedisSessionLayer<L> {
+    /// The cookie. Default: [`Cookie::default`].
+    pub fn cookie(self, cookie: Cookie) -> Self {
+        self.with(|settings| settings.cookie = cookie)
+    }
+
+    /// How long sessions live. Default: 30 minutes idle, 12 hours in all.
+    pub fn expiry(self, expiry: Expiry) -> Self {
+        self.with(|settings| settings.expiry = expiry)
+    }
+
+    /// A name that tells this layer's sessions from those of other layers on the same store: part of every key in Redis
+    /// and of every signature. Default: `main`. Small letters, digits, `-` and `_`, 32 at most.
+    pub fn realm(self, realm: impl AsRef<str>) -> Self {
+        self.with(|settings| settings.realm = realm.as_ref().into())
+    }
+
+    /// The most bytes that the names and JSON texts of one session's fields may take. Default: 64 KiB, since every read
+    /// loads them all. An edit beyond it is an error to the handler, and nothing is changed.
+    pub fn size_limit(self, bytes: usize) -> Self {
+        self.with(|settings| settings.size_limit = bytes)
+    }
+
+    /// Which requests renew the idle timeout. Default: those that ask for their session.
+    pub fn renew(self, renew: Renew) -> Self {
+        self.with(|settings| settings.renew = renew)
+    }
+
+    /// Which responses keep the edits of their request. Default: all but those of status 5xx.
+    pub fn save_on(self, save_on: SaveOn) -> Self {
+        self.with(|settings| settings.save_on = save_on)
+    }
+
+    /// What the client gets if the edits could not be saved. Default: the error.
+    pub fn if_not_saved(self, if_not_saved: IfNotSaved) -> Self {
+        self.with(|settings| settings.if_not_saved = if_not_saved)
+    }
+
+    /// Tells an observer what happens to sessions. Each call adds one.
+    pub fn observer(self, observer: impl Observer) -> Self {
+        let observer = Arc::new(observer);
+        self.with(|settings| settings.observers.push(observer))
+    }
+
+    /// Marks this layer as another one than the first: its sessions are those of `Session<T, M>`.
+    pub fn marker<M>(self) -> RedisSessionLayer<M> {
+        RedisSessionLayer { settings: self.settings, marker: PhantomData }
+    }
+
+    /// A scripted generator, for tests of what happens when ids repeat or the generator fails.
+    #[doc(hidden)]
+    pub fn random(self, random: Random) -> Self {
+        self.with(|settings| settings.random = random)
+    }
+
+    /// Whether these settings can work. Without this call, adding the layer to a router panics with the same text.
+    ///
+    /// # Errors
+    /// `is_config`: the cookie, the timeouts or the realm cannot be as they are; the text says what to write.
+    pub fn check(self) -> Result<Self, Error> {
+        self.settings.check()?;
+        Ok(self)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        let settings = Arc::make_mut(&mut self.settings);
+        change(settings);
+        settings.signer = settings.keys.signer(&settings.realm, settings.cookie.name());
+        self
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), Error> {
+        self.cookie.check()?;
+        self.expiry.check()?;
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+        if !(1..=32).contains(&self.realm.len()) || !self.realm.bytes().all(fits) {
+            let message = "a realm has small letters, digits, \"-\" and \"_\" only, and 32 at most";
+            return Err(Error::new(Kind::Config, message));
+        }
+        Ok(())
+    }
+
+    /// Whether a response of this status drops the edits of its request.
+    pub(crate) fn drops_edits(&self, status: StatusCode) -> bool {
+        match self.save_on {
+            SaveOn::NoServerError => status.is_server_error(),
+            SaveOn::Success => status.is_server_error() || status.is_client_error(),
+            SaveOn::Always => false,
+        }
+    }
+
+    /// Tells the log and the observers. One that panics stops neither the others nor the request.
+    pub(crate) fn tell(&self, event: Event) {
+        log(event, &self.realm);
+        for observer in &self.observers {
+            if catch_unwind(AssertUnwindSafe(|| observer.observe(event))).is_err() {
+                tracing::error!(target: "redis_session", event = event.name(), "an observer panicked");
+            }
+        }
+    }
+}
+
+impl<S, L> Layer<S> for RedisSessionLayer<L> {
+    type Service = RedisSession<S, L>;
+
+    /// # Panics
+    /// If the settings cannot work; [`check`](RedisSessionLayer::check) tells so without a panic.
+    fn layer(&self, inner: S) -> Self::Service {
+        if let Err(error) = self.settings.check() {
+            panic!("{error}");
+        }
+        RedisSession::new(inner, self.settings.clone())
+    }
+}
+
+impl<L> Clone for RedisSessionLayer<L> {
+    fn clone(&self) -> Self {
+        Self { settings: self.settings.clone(), marker: PhantomData }
+    }
+}
+
+/// No keys, no credentials.
+impl<L> fmt::Debug for RedisSessionLayer<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSessionLayer")
+            .field("realm", &self.settings.realm)
+            .field("cookie", &self.settings.cookie)
+            .field("expiry", &self.settings.expiry)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,81 @@
+//! Lets the writes of one process to one session queue here rather than race in the store.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redis_session_core::{Record, SessionKey};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::time::Instant;
+
+/// The sessions that are being written, each with its line of writers.
+#[derive(Default)]
+pub(crate) struct Queue {
+    lines: Mutex<HashMap<SessionKey, Line>>,
+}
+
+struct Line {
+    writers: usize,
+    /// What the last writer left in the store. `None`: not known.
+    turn: Arc<AsyncMutex<Option<Record>>>,
+}
+
+/// The turn of one writer. Dropping it lets the next one in.
+pub(crate) struct Turn {
+    latest: Option<OwnedMutexGuard<Option<Record>>>,
+    place: Place,
+}
+
+/// A place in a line, given up by its drop.
+struct Place {
+    queue: Arc<Queue>,
+    key: SessionKey,
+}
+
+impl Queue {
+    /// Waits for the writers before. `None`: not by then.
+    pub(crate) async fn enter(self: &Arc<Self>, key: &SessionKey, by: Instant) -> Option<Turn> {
+        let (turn, first) = {
+            let mut lines = self.lines();
+            let line = lines.entry(key.clone()).or_insert_with(|| Line { writers: 0, turn: Arc::default() });
+            line.writers += 1;
+            (line.turn.clone(), line.writers == 1)
+        };
+        let place = Place { queue: self.clone(), key: key.clone() };
+        let latest = match turn.clone().try_lock_owned() {
+            Ok(latest) if first => latest,
+            _ => tokio::time::timeout_at(by, turn.lock_owned()).await.ok()?,
+        };
+        Some(Turn { latest: Some(latest), place })
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<SessionKey, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    /// What the writer before left in the store, if there was one and it knows.
+    pub(crate) fn take_latest(&mut self) -> Option<Record> {
+        self.latest.as_mut().and_then(|latest| latest.take())
+    }
+
+    /// Tells the next writer, if one waits, what is in the store now.
+    pub(crate) fn leave(mut self, latest: impl FnOnce() -> Record) {
+        let others_wait = self.place.queue.lines().get(&self.place.key).is_some_and(|line| line.writers > 1);
+        if let (true, Some(mut turn)) = (others_wait, self.latest.take()) {
+            *turn = Some(latest());
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut lines = self.queue.lines();
+        if let Some(line) = lines.get_mut(&self.key) {
+            line.writers -= 1;
+            if line.writers == 0 {
+                lines.remove(&self.key);
+            }
+        }
+    }
+}

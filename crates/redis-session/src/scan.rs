@@ -1,0 +1,120 @@
+//! Finds our cookie in the raw bytes of a request's Cookie lines (RFC 6265bis, section 4.2), and the id in it.
+//!
+//! By hand, since jars percent-decode names, give up at one byte that is not UTF-8, and pay for each foreign cookie.
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
+use redis_session_core::{SessionId, Signer, Unverified};
+
+use crate::events::Refusal;
+
+/// The longest Cookie lines, together, that are looked at.
+const LONGEST: usize = 128 * 1024;
+/// How many different values of our name are checked at most.
+const CANDIDATES: usize = 4;
+
+/// A request's Cookie lines, kept until somebody asks for the session.
+#[derive(Clone, Default)]
+pub(crate) struct CookieLines {
+    /// Nearly every request has one line at most; HTTP/2 and HTTP/3 may have more.
+    first: Option<HeaderValue>,
+    more: Vec<HeaderValue>,
+}
+
+impl CookieLines {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut lines = headers.get_all(COOKIE).iter().cloned().map(|mut line| {
+            line.set_sensitive(true);
+            line
+        });
+        Self { first: lines.next(), more: lines.collect() }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.first.iter().chain(&self.more).map(HeaderValue::as_bytes)
+    }
+}
+
+/// What the Cookie lines hold.
+#[derive(Debug, Default)]
+pub(crate) struct Scanned {
+    /// The id, if exactly one was signed by us.
+    pub(crate) id: Option<SessionId>,
+    /// Whether a cookie of our name came at all.
+    pub(crate) presented: bool,
+    /// Why there is no id although a cookie of our name came; or what else was wrong.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+impl Scanned {
+    fn refused(refusal: Refusal) -> Self {
+        Self { id: None, presented: true, refusal: Some(refusal) }
+    }
+}
+
+/// Looks for cookies of this name. The outcome does not depend on their order.
+pub(crate) fn scan(lines: &CookieLines, name: &str, signer: &Signer) -> Scanned {
+    if lines.iter().map(<[u8]>::len).sum::<usize>() > LONGEST {
+        return Scanned::refused(Refusal::HeaderTooLarge);
+    }
+    let mut scanned = Scanned::default();
+    let (mut found, mut count) = ([&b""[..]; CANDIDATES], 0);
+    for value in lines.iter().flat_map(|line| values(line, name.as_bytes())) {
+        scanned.presented = true;
+        if !Signer::is_well_formed(value) {
+            scanned.refusal = worst(scanned.refusal, Refusal::Malformed);
+        } else if !found[..count].contains(&value) {
+            if count == CANDIDATES {
+                return Scanned::refused(Refusal::SeveralIds);
+            }
+            found[count] = value;
+            count += 1;
+        }
+    }
+    for value in &found[..count] {
+        match signer.verify(value) {
+            Ok(_) if scanned.id.is_some() => return Scanned::refused(Refusal::SeveralIds),
+            Ok(id) => scanned.id = Some(id),
+            Err(unverified) => scanned.refusal = worst(scanned.refusal, unverified.into()),
+        }
+    }
+    scanned
+}
+
+/// The values of all cookies of a name in one line.
+fn values<'a>(line: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    line.split(|byte| *byte == b';').filter_map(move |pair| {
+        let pair = trim(pair);
+        // The first `=` must come right after the name: no foreign cookie is looked at any further.
+        let rest = trim(pair.strip_prefix(name)?).strip_prefix(b"=")?;
+        Some(trim(rest))
+    })
+}
+
+/// Without spaces and tabs around it.
+fn trim(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+/// Of two refusals the one that says more: a forged value rather than one that is merely of no form of ours.
+fn worst(one: Option<Refusal>, other: Refusal) -> Option<Refusal> {
+    let weight = |refusal: Refusal| match refusal {
+        Refusal::BadSignature => 3,
+        Refusal::UnknownKey => 2,
+        _ => 1,
+    };
+    Some(one.filter(|one| weight(*one) >= weight(other)).unwrap_or(other))
+}
+
+impl From<Unverified> for Refusal {
+    fn from(unverified: Unverified) -> Self {
+        match unverified {
+            Unverified::Malformed => Self::Malformed,
+            Unverified::UnknownKey => Self::UnknownKey,
+            Unverified::BadSignature => Self::BadSignature,
+        }
+    }
+}

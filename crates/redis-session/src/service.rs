@@ -1,0 +1,202 @@
+//! The service around an application's own: a handle into each request, and the commit when the response leaves.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use redis_session_core::Plan;
+use tower_service::Service;
+
+use crate::commit::{self, Order};
+use crate::error::Error;
+use crate::finish::Finish;
+use crate::handle::Handle;
+use crate::headers;
+use crate::layer::{IfNotSaved, Main, Renew, Settings};
+use crate::scan::CookieLines;
+
+/// What [`RedisSessionLayer`](crate::RedisSessionLayer) makes of a service.
+pub struct RedisSession<S, L = Main> {
+    inner: S,
+    settings: Arc<Settings>,
+    marker: PhantomData<fn() -> L>,
+}
+
+/// The handle of a layer's session, as it stands in a request's extensions.
+pub(crate) struct InRequest<L>(pub(crate) Arc<Handle>, PhantomData<fn() -> L>);
+
+impl<L> InRequest<L> {
+    pub(crate) fn new(handle: Arc<Handle>) -> Self {
+        Self(handle, PhantomData)
+    }
+}
+
+impl<L> Clone for InRequest<L> {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone())
+    }
+}
+
+impl<S, L> RedisSession<S, L> {
+    pub(crate) fn new(inner: S, settings: Arc<Settings>) -> Self {
+        Self { inner, settings, marker: PhantomData }
+    }
+}
+
+impl<S, L, ReqBody, ResBody> Service<Request<ReqBody>> for RedisSession<S, L>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Default,
+    L: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, ResBody>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        // A layer of the same marker around this one commits for both.
+        let handle = if request.extensions().get::<InRequest<L>>().is_some() {
+            None
+        } else {
+            let handle = Arc::new(Handle::new(self.settings.clone(), CookieLines::of(request.headers())));
+            request.extensions_mut().insert(InRequest::<L>::new(handle.clone()));
+            Some(handle)
+        };
+        ResponseFuture { inner: self.inner.call(request), commit: Commit { handle, step: None } }
+    }
+}
+
+impl<S: Clone, L> Clone for RedisSession<S, L> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.settings.clone())
+    }
+}
+
+impl<S: fmt::Debug, L> fmt::Debug for RedisSession<S, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSession").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The response of a [`RedisSession`], once its session is saved.
+    pub struct ResponseFuture<F, ResBody> {
+        #[pin]
+        inner: F,
+        commit: Commit<ResBody>,
+    }
+}
+
+impl<F, ResBody> fmt::Debug for ResponseFuture<F, ResBody> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+struct Commit<ResBody> {
+    /// `None`: a layer around this one has it.
+    handle: Option<Arc<Handle>>,
+    /// The response that waits, and what it waits for. `None`: there is no response yet, or nothing to wait for.
+    step: Option<(Step, Response<ResBody>)>,
+}
+
+/// A commit under way.
+type Step = Finish<Result<(), Error>>;
+
+/// A request that ends without a response, or whose future is dropped, keeps no edits.
+impl<ResBody> Drop for Commit<ResBody> {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.handle {
+            handle.state().left = true;
+        }
+    }
+}
+
+impl<F, ResBody, E> Future for ResponseFuture<F, ResBody>
+where
+    F: Future<Output = Result<Response<ResBody>, E>>,
+    ResBody: Default,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let Some(handle) = &this.commit.handle else { return this.inner.poll(context) };
+        if this.commit.step.is_none() {
+            let response = ready!(this.inner.poll(context))?;
+            match begin(handle, response.status()) {
+                Begun::Untouched => return Poll::Ready(Ok(response)),
+                Begun::Done => return Poll::Ready(Ok(finish(handle, response, Ok(())))),
+                Begun::Step(step) => this.commit.step = Some((step, response)),
+            }
+        }
+        let Some((step, _)) = &mut this.commit.step else { unreachable!("a step was begun above") };
+        let saved = ready!(Pin::new(step).poll(context));
+        let Some((_, response)) = this.commit.step.take() else { unreachable!("it was there just now") };
+        Poll::Ready(Ok(finish(handle, response, saved)))
+    }
+}
+
+enum Begun {
+    /// Nobody asked for the session.
+    Untouched,
+    /// Nothing is to be written.
+    Done,
+    Step(Step),
+}
+
+/// The response leaves: what is to be written?
+fn begin(handle: &Arc<Handle>, status: StatusCode) -> Begun {
+    let renews = handle.settings.renew == Renew::OnEveryRequest;
+    if !renews && !handle.was_asked_for() {
+        return Begun::Untouched;
+    }
+    handle.state().left = true;
+    let order = Order { dropped: handle.settings.drops_edits(status), ..Order::default() };
+    if handle.was_asked_for() && handle.try_turn().is_ok() && matches!(commit::plan(handle, order), Ok(Plan::Nothing)) {
+        return Begun::Done;
+    }
+    let handle = handle.clone();
+    Begun::Step(Finish::new(async move { commit_response(&handle, order).await }))
+}
+
+async fn commit_response(handle: &Handle, order: Order) -> Result<(), Error> {
+    if !handle.was_asked_for() {
+        // Only to renew it: a response that never asked is not held up by a store that fails.
+        if handle.load().await.is_err() {
+            return Ok(());
+        }
+    }
+    let _turn = handle.turn().await;
+    let plan = commit::plan(handle, order)?;
+    match (plan, commit::carry_out(handle, plan).await) {
+        // The session lives until its deadline all the same, and the next request renews it.
+        (Plan::Touch, Err(_)) => Ok(()),
+        (_, saved) => saved,
+    }
+}
+
+fn finish<ResBody: Default>(
+    handle: &Handle,
+    response: Response<ResBody>,
+    saved: Result<(), Error>,
+) -> Response<ResBody> {
+    let mut response = match saved {
+        // Nothing was written for a session that is gone, and its visitor sees what the handler answered.
+        Err(error) if !error.is_gone() && handle.settings.if_not_saved == IfNotSaved::ReplaceResponse => {
+            error.respond()
+        }
+        _ => response,
+    };
+    headers::write(handle, response.headers_mut());
+    response
+}

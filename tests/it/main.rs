@@ -1,0 +1,5 @@
+//! What a visitor and an application could notice, on both stores: by HTTP, through the whole way of a request.
+
+#![allow(clippy::unwrap_used)]
+
+mod requests;
