@@ -53,7 +53,7 @@ fn bench(settings: &Settings) -> Result<(), Box<dyn Error>> {
         requests_a_round: settings.requests,
         connections: settings.connections,
         visitors: settings.visitors,
-        results: figures(&settings.contenders),
+        results: figures(settings),
     };
     runtime.block_on(measure(settings, &redis, &mut report.results))?;
     runtime.block_on(count(settings, &redis, &mut report.results))?;
@@ -64,9 +64,9 @@ fn bench(settings: &Settings) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn figures(contenders: &[Contender]) -> Vec<Figures> {
-    let of = |route| contenders.iter().filter(move |c| c.routes.contains(&route)).map(move |c| (route, c));
-    Route::ALL.into_iter().flat_map(of).map(|(route, contender)| Figures::new(route, &contender.name)).collect()
+fn figures(settings: &Settings) -> Vec<Figures> {
+    let of = |route| settings.contenders.iter().filter(move |c| c.routes.contains(route)).map(move |c| (route, c));
+    settings.routes.iter().flat_map(of).map(|(route, contender)| Figures::new(*route, &contender.name)).collect()
 }
 
 /// Processor time and latency, contenders in turn, so that a slow minute of the machine hits them all.
@@ -76,7 +76,7 @@ async fn measure(settings: &Settings, redis: &RedisServer, results: &mut [Figure
         stands.push(Stand::open(contender, &redis.url(), settings).await?);
     }
     for round in 0..settings.rounds {
-        for route in Route::ALL {
+        for &route in &settings.routes {
             // Forwards and backwards: nobody always comes after the same neighbour.
             let mut turns: Vec<_> = stands.iter_mut().filter(|stand| stand.routes.contains(&route)).collect();
             if round % 2 == 1 {
@@ -137,7 +137,7 @@ async fn count(settings: &Settings, redis: &RedisServer, results: &mut [Figures]
     for contender in &settings.contenders {
         let proxy = Proxy::start(redis.address());
         let mut stand = Stand::open(contender, &proxy.url(), settings).await?;
-        for &route in contender.routes {
+        for &route in settings.routes.iter().filter(|route| contender.routes.contains(route)) {
             // A script is sent as a whole when Redis does not know it yet.
             stand.load.run(route, settings.connections).await?;
             proxy.reset_counts();

@@ -3,6 +3,7 @@
 use std::env;
 
 use crate::contender::Contender;
+use crate::load::Route;
 
 pub(crate) struct Settings {
     /// `BENCH_ROUNDS`: in each, every contender serves every route once. Default: 11.
@@ -15,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) visitors: usize,
     /// `BENCH_ONLY`: the names of those to measure. `BENCH_ALSO`: more of them, as `name=path of a program`.
     pub(crate) contenders: Vec<Contender>,
+    /// `BENCH_ROUTES`: one of them alone is what a profiler wants to see.
+    pub(crate) routes: Vec<Route>,
 }
 
 impl Settings {
@@ -27,6 +30,7 @@ impl Settings {
             connections: number("BENCH_CONNECTIONS", 16)?,
             visitors: number("BENCH_VISITORS", 64)?,
             contenders: contenders()?,
+            routes: routes()?,
         })
     }
 }
@@ -44,6 +48,15 @@ fn contenders() -> Result<Vec<Contender>, String> {
     }
     contenders.retain(|contender| only.is_empty() || only.contains(&contender.name));
     Ok(contenders)
+}
+
+fn routes() -> Result<Vec<Route>, String> {
+    let only = list("BENCH_ROUTES");
+    if let Some(unknown) = only.iter().find(|name| Route::ALL.iter().all(|route| route.name() != **name)) {
+        return Err(format!("BENCH_ROUTES names {unknown:?}, which is no route"));
+    }
+    let wanted = |route: &Route| only.is_empty() || only.iter().any(|name| name == route.name());
+    Ok(Route::ALL.into_iter().filter(wanted).collect())
 }
 
 /// Words with commas or spaces between them.
