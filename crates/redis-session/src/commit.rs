@@ -43,10 +43,9 @@ pub(crate) fn plan(handle: &Handle, order: Order) -> Result<Plan, Error> {
         order.changes || working.is_edited() && !working.stage().changes.is_empty()
     };
     let state = handle.state();
-    if let Some(doubt) = &state.doubt {
-        return Err(doubt.clone());
-    }
-    let changed = changed || !state.wish.is_empty();
+    state.no_doubt()?;
+    // A wish alone begins no session: a middleware may give one to every visitor.
+    let changed = changed || matches!(state.found, Found::Alive(_)) && !state.wish.is_empty();
     let touch_due = touch_due(handle, &state);
     Ok(Plan::decide(&state.found, Wish { changed, asked: order.asked, dropped: order.dropped, touch_due }))
 }
@@ -399,6 +398,7 @@ fn contended() -> Error {
 pub(crate) async fn rotate(handle: &Handle) -> Result<(), Error> {
     let id = {
         let state = handle.state();
+        state.no_doubt()?;
         match (&state.found, &state.id) {
             (Found::Alive(_), Some(id)) => id.rotated(&handle.settings.random)?,
             (Found::Ended { lately: true, .. } | Found::Replaced { lately: true }, _) => return Err(Error::gone()),
@@ -432,6 +432,8 @@ pub(crate) async fn destroy(handle: &Arc<Handle>) -> Result<(), Error> {
     state.found = Found::Absent;
     state.base = None;
     state.wish = WishChange::default();
+    // What became of earlier writes matters no more.
+    state.doubt = None;
     state.ended_here = Some(Reason::Destroyed);
     // Also where the store failed: what can be done for the visitor is done.
     state.outgoing = outgoing;

@@ -46,3 +46,60 @@ impl<T: Send + 'static> Drop for Finish<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// A future that needs a few polls, and counts the steps that it has made.
+    fn steps(made: &Arc<AtomicU32>) -> Finish<u32> {
+        let made = made.clone();
+        Finish::new(async move {
+            for _ in 0..3 {
+                made.fetch_add(1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+            }
+            made.load(Ordering::SeqCst)
+        })
+    }
+
+    async fn poll_once<F: Future + Unpin>(future: &mut F) {
+        std::future::poll_fn(|context| {
+            let _ = Pin::new(&mut *future).poll(context);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_awaited_is_done_where_it_is_awaited() {
+        assert_eq!(steps(&Arc::default()).await, 3);
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_goes_on_after_its_drop_and_what_was_not_does_not() {
+        let (begun, never) = (Arc::default(), Arc::default());
+        drop(steps(&never));
+        let mut future = steps(&begun);
+        poll_once(&mut future).await;
+        drop(future);
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((begun.load(Ordering::SeqCst), never.load(Ordering::SeqCst)), (3, 0));
+    }
+
+    #[test]
+    fn without_a_runtime_a_drop_is_quiet() {
+        let made = Arc::default();
+        let mut future = steps(&made);
+        let waker = std::task::Waker::noop();
+        assert!(Pin::new(&mut future).poll(&mut Context::from_waker(waker)).is_pending());
+        drop(future);
+        assert_eq!(made.load(Ordering::SeqCst), 1);
+    }
+}

@@ -51,6 +51,13 @@ pub(crate) struct State {
     pub(crate) left: bool,
 }
 
+impl State {
+    /// Whether the outcomes of all writes are known.
+    pub(crate) fn no_doubt(&self) -> Result<(), Error> {
+        self.doubt.clone().map_or(Ok(()), Err)
+    }
+}
+
 /// Whether the store was asked.
 #[derive(Clone)]
 pub(crate) enum Loaded {

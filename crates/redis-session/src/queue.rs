@@ -34,16 +34,16 @@ struct Place {
 impl Queue {
     /// Waits for the writers before. `None`: not by then.
     pub(crate) async fn enter(self: &Arc<Self>, key: &SessionKey, by: Instant) -> Option<Turn> {
-        let (turn, first) = {
+        let turn = {
             let mut lines = self.lines();
             let line = lines.entry(key.clone()).or_insert_with(|| Line { writers: 0, turn: Arc::default() });
             line.writers += 1;
-            (line.turn.clone(), line.writers == 1)
+            line.turn.clone()
         };
         let place = Place { queue: self.clone(), key: key.clone() };
         let latest = match turn.clone().try_lock_owned() {
-            Ok(latest) if first => latest,
-            _ => tokio::time::timeout_at(by, turn.lock_owned()).await.ok()?,
+            Ok(latest) => latest,
+            Err(_) => tokio::time::timeout_at(by, turn.lock_owned()).await.ok()?,
         };
         Some(Turn { latest: Some(latest), place })
     }
@@ -77,5 +77,68 @@ impl Drop for Place {
                 lines.remove(&self.key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use redis_session_core::{Random, SessionId, Time, Token, Tokens};
+
+    use super::*;
+
+    fn key() -> SessionKey {
+        SessionId::random(&Random::system()).unwrap().key(&"main".into())
+    }
+
+    fn record() -> Record {
+        let random = Random::system();
+        Record {
+            tokens: Tokens::first(Token::random(&random).unwrap()),
+            proof: SessionId::random(&random).unwrap().proof(),
+            proved: Time::default(),
+            created: Time::default(),
+            seen: Time::default(),
+            wishes: Default::default(),
+            fields: Default::default(),
+        }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(50)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writers_of_one_session_wait_and_those_of_others_do_not() {
+        let (queue, key, other) = (Arc::new(Queue::default()), key(), key());
+        let first = queue.enter(&key, soon()).await.unwrap();
+        assert!(queue.enter(&other, soon()).await.is_some());
+        assert!(queue.enter(&key, soon()).await.is_none(), "not before the first has left");
+        drop(first);
+        assert!(queue.enter(&key, soon()).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_writer_gets_what_the_last_one_left_and_nobody_else_does() {
+        let (queue, key, left) = (Arc::new(Queue::default()), key(), record());
+        let first = queue.enter(&key, soon()).await.unwrap();
+        let (mut second, ()) = tokio::join!(async { queue.enter(&key, soon()).await.unwrap() }, async {
+            tokio::task::yield_now().await;
+            first.leave(|| left.clone());
+        });
+        assert_eq!(second.take_latest(), Some(left.clone()));
+        second.leave(|| panic!("nobody waits"));
+        assert_eq!(queue.enter(&key, soon()).await.unwrap().take_latest(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_left_of_lines_without_writers() {
+        let (queue, key) = (Arc::new(Queue::default()), key());
+        let first = queue.enter(&key, soon()).await.unwrap();
+        assert!(queue.enter(&key, soon()).await.is_none());
+        assert_eq!(queue.lines().len(), 1);
+        drop(first);
+        assert_eq!(queue.lines().len(), 0);
     }
 }

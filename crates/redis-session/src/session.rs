@@ -300,6 +300,9 @@ impl<L> Session<Untyped, L> {
         Finish::new(async move {
             let _turn = handle.turn().await;
             refuse_if_left(&handle)?;
+            if wish.is_none() && !matches!(handle.state().found, Found::Alive(_)) {
+                return Ok(());
+            }
             handle.state().wish.remember = Some(wish);
             commit_now(&handle, ASKED, &mut |working| Ok(working.stage())).await?;
             handle.state().outgoing = Outgoing::Give;
