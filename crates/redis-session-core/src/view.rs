@@ -202,13 +202,13 @@ impl<T: State> Replay for Closures<T> {
 /// Puts what differs between two serialisations of a view into the fields; all other fields stay as they are.
 fn write_difference<T: State>(before: &Encoded, after: &Encoded, fields: &mut Fields) -> Result<(), Error> {
     let mut check = false;
-    for (name, value) in after.iter() {
-        if before.get(name) != Some(value) {
+    for (name, text) in after.iter() {
+        if before.get(name) != Some(text) {
             check_name(name)?;
             // serde_json writes numbers that are not finite as null, and so what an option leaves out: only reading
             // it back tells the two apart.
-            check |= value.windows(4).any(|part| part == b"null");
-            fields.set(name.clone(), value.clone());
+            check |= text.windows(4).any(|part| part == b"null");
+            fields.set(name.clone(), after.keep(text));
         }
     }
     for (name, _) in before.iter().filter(|(name, _)| after.get(name).is_none()) {
