@@ -114,3 +114,6 @@ impl From<Unverified> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
