@@ -239,3 +239,6 @@ fn wrong(message: &'static str) -> Result<(), Error> {
 fn config(message: String) -> Error {
     Error::new(Kind::Config, message)
 }
+
+#[cfg(test)]
+mod tests;
