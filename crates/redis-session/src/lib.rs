@@ -1,4 +1,59 @@
 //! Sessions for Axum, kept in Redis: no lost write, no session that comes back, no cost before it is used.
+//!
+//! Add a [`RedisSessionLayer`] to a router, and extract a [`Session`] in its handlers:
+//!
+//! ```
+//! use axum::{Form, Router, response::Redirect, routing::{get, post}};
+//! use redis_session::{Error, Expiry, KeyRing, MemoryStore, RedisSessionLayer, Session};
+//! use serde::{Deserialize, Serialize};
+//! use std::time::Duration;
+//!
+//! #[derive(Clone, Default, Serialize, Deserialize)]
+//! #[serde(default)]
+//! struct Visitor {
+//!     cart: Vec<Item>,
+//! }
+//!
+//! #[derive(Clone, Serialize, Deserialize)]
+//! struct Item {
+//!     name: String,
+//! }
+//!
+//! async fn add(mut visitor: Session<Visitor>, Form(item): Form<Item>) -> Result<Redirect, Error> {
+//!     visitor.update_with(item, |visitor, item| visitor.cart.push(item))?;
+//!     Ok(Redirect::to("/cart"))
+//! }
+//!
+//! async fn cart(visitor: Session<Visitor>) -> String {
+//!     format!("{} things in your cart", visitor.cart.len())
+//! }
+//!
+//! # fn main() -> Result<(), Error> {
+//! // In production: RedisSessionLayer::connect("redis://127.0.0.1", KeyRing::from_env("SESSION_KEY")?).await?
+//! let sessions = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?)
+//!     .expiry(Expiry::idle(Duration::from_secs(1800)).absolute(Duration::from_secs(12 * 3600)));
+//! let app: Router = Router::new().route("/add", post(add)).route("/cart", get(cart)).layer(sessions);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What happens in a request
+//!
+//! 1. The layer puts a handle into the request. The cookie is not even looked at.
+//! 2. The first extractor reads the session: one `HGETALL`, and none for a visitor without a session's cookie.
+//! 3. Handlers work on a copy; every change is kept as an edit.
+//! 4. When the response leaves, one script checks that the session lives, that its id holds and that nobody saved
+//!    meanwhile, and writes what changed. If somebody did, the edits are made again on what is there now. A session that
+//!    ended stays ended: nothing is written, and the response is served as it is.
+//!
+//! Nothing is written for a request that only reads, but for the idle timeout once in a while ([`Expiry::touch_every`]).
+//!
+//! # Where to go from here
+//!
+//! - [`Session`]: what handlers can do. [`RedisSessionLayer`]: settings, and two layers in one application.
+//! - [`Expiry`], [`Cookie`], [`KeyRing`]: timeouts, attributes, keys.
+//! - [`RedisStore::options`]: deadlines, prefix, start without Redis. [`Store`]: a store of your own.
+//! - [`Error`]: what can go wrong, and a page of your own for it. [`Observer`]: metrics and audit logs.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
