@@ -5,8 +5,11 @@
 
 #![allow(clippy::print_stdout)]
 
+mod drops;
 mod late;
 mod processes;
+mod rotations;
+mod stores;
 mod writers;
 
 use std::str::FromStr;
