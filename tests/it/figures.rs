@@ -5,11 +5,14 @@
 
 #![allow(clippy::print_stdout)]
 
+mod commands;
 mod drops;
 mod late;
+mod outages;
 mod processes;
 mod rotations;
 mod stores;
+mod visitors;
 mod writers;
 
 use std::str::FromStr;
