@@ -38,10 +38,7 @@ pub(crate) struct Order {
 
 /// What must happen, by what is known now.
 pub(crate) fn plan(handle: &Handle, order: Order) -> Result<Plan, Error> {
-    let changed = {
-        let mut working = handle.working()?;
-        order.changes || working.is_edited() && !working.stage().changes.is_empty()
-    };
+    let changed = handle.working()?.is_changed() || order.changes;
     let state = handle.state();
     state.no_doubt()?;
     // A wish alone begins no session: a middleware may give one to every visitor.

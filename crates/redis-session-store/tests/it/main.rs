@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod connect;
+mod deploy;
 mod faults;
+mod memory;
 mod races;
 mod records;
+mod security;
 
 use std::time::Duration;
 
