@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use redis_session_testkit::{Action, Proxy, RedisServer};
 
@@ -116,6 +117,10 @@ async fn while_redis_is_silent_visitors_get_a_page_and_keep_their_cart() {
     browser.open(&shop.page("/about")).await;
     assert_eq!(browser.text("h1").await, "About the shop", "what asks for no session is not concerned");
     redis.resume();
-    browser.open(&shop.page("/cart")).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while browser.text("h1").await != "Your cart" {
+        assert!(Instant::now() < deadline, "the shop does not come back");
+        browser.open(&shop.page("/cart")).await;
+    }
     assert_eq!(cart(&browser).await, [("Saguaro".to_owned(), "1".to_owned())]);
 }

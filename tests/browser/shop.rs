@@ -80,7 +80,8 @@ fn program() -> PathBuf {
     let program = tests.ancestors().nth(2).unwrap().join("examples/shop");
     let built = program.metadata().and_then(|file| file.modified());
     let newest = newest_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/shop"));
-    assert!(built.is_ok_and(|built| built >= newest), "the shop is not built: cargo test --no-run, without --test");
+    let how = "the shop is not built, or not anew: cargo test --features browser-tests --no-run";
+    assert!(built.is_ok_and(|built| built >= newest), "{how}");
     program
 }
 
