@@ -143,7 +143,7 @@ mod tests {
 
     fn end() -> End {
         let life = Life { idle: 1, absolute: 1, touch: 1 };
-        End { not_after: Time::MAX, reason: Reason::Destroyed, expired_by: Some(life) }
+        End { not_after: Time::MAX, reason: Reason::Destroyed, proof: None, expired_by: Some(life) }
     }
 
     #[tokio::test]
