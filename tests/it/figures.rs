@@ -7,6 +7,7 @@
 
 mod commands;
 mod drops;
+mod faults;
 mod late;
 mod outages;
 mod processes;
