@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod figures;
+mod regression;
 mod requests;

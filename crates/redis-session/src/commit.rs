@@ -268,7 +268,8 @@ async fn write(
             }
             Ok(Saved::Replaced) => return dead(handle, &save, Found::Replaced { lately: true }),
             Ok(Saved::Late) => {
-                tries.new_time()?;
+                // A first copy may have run, and others have saved so often since that the record has forgotten it.
+                tries.new_time().map_err(|late| if tries.unknown { tries.doubt(handle, None) } else { late })?;
                 save.not_after = self::not_after(handle, &key).await?;
             }
             Ok(Saved::Moved(record)) => {
