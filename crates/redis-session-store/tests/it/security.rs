@@ -205,7 +205,8 @@ async fn r73_a_planted_value_of_100_mb_is_given_up_in_time_and_the_others_are_se
         let loaded = store.load(&planted.key).await;
         // A fast machine may get it in time; no machine waits longer.
         assert!(loaded.is_ok() || loaded.is_err_and(|error| error.is_unavailable()));
-        assert!(start.elapsed() < Duration::from_millis(250 + 150), "{:?}", start.elapsed());
+        // The deadline, and what a busy machine may add to it with so many bytes.
+        assert!(start.elapsed() < Duration::from_millis(250 + 750), "{:?}", start.elapsed());
         until("the next answer", async || store.load(&quiet.key).await.is_ok()).await;
     }
     // It can still be ended, and is small enough then.
