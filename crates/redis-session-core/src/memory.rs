@@ -208,6 +208,9 @@ impl MemoryStore {
         if now > end.not_after && Rule::NotAfter.holds() {
             return Ended::Late;
         }
+        if end.proof.is_some_and(|proof| proof != record.proof) && Rule::EndsNeedTheProof.holds() {
+            return Ended::Replaced;
+        }
         if end.expired_by.is_some_and(|life| life.deadline(record.created, record.seen, &record.wishes) > now) {
             return Ended::Alive;
         }

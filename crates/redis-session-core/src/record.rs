@@ -176,7 +176,12 @@ impl Record {
 /// Digits only: no sign, no leading zero, nothing that another reader could read otherwise.
 fn number(word: &str) -> Option<u64> {
     let number = u64::from_str(word).ok()?;
-    (number.to_string() == word && number <= Time::MAX.as_millis()).then_some(number)
+    let is_plain = match word.as_bytes() {
+        [b'0'] => true,
+        [first, ..] => first.is_ascii_digit() && *first != b'0',
+        [] => false,
+    };
+    (is_plain && number <= Time::MAX.as_millis()).then_some(number)
 }
 
 fn optional(word: &str) -> Option<Option<u64>> {

@@ -164,6 +164,9 @@ pub struct End {
     pub not_after: Time,
     /// Why it ends.
     pub reason: Reason,
+    /// The proof that the request came with: who knows only one that was replaced meanwhile ends nothing. `None`: it
+    /// ends whatever its proof is.
+    pub proof: Option<Proof>,
     /// For [`Reason::Expired`]: the policy by which it is past its deadline, so that one that was renewed meanwhile
     /// stays. `None`: it ends whatever its deadline is.
     pub expired_by: Option<Life>,
@@ -178,6 +181,8 @@ pub enum Ended {
     Already(Tombstone),
     /// It came after its `not_after`; nothing was written.
     Late,
+    /// The proof is not, or no longer, the record's; nothing was written.
+    Replaced,
     /// It is not past its deadline; nothing was written.
     Alive,
     /// It ended now.

@@ -24,7 +24,7 @@ pub(crate) static CREATE: Script = Script {
 };
 pub(crate) static END: Script = Script {
     lua: concat!(include_str!("lua/record.lua"), include_str!("lua/end.lua")),
-    sha: "40782e59dfaf646dc3a098f5099963d64b83a880",
+    sha: "547a6075eac75656114b27fd69478ae14ecd0ab3",
 };
 
 /// The arguments of `create.lua`.
@@ -79,6 +79,7 @@ pub(crate) fn save_args(save: &Save) -> Result<Vec<Bytes>, Error> {
 /// The arguments of `end.lua`.
 pub(crate) fn end_args(end: &End) -> Vec<Bytes> {
     let mut args = vec![number(end.not_after.as_millis()), Bytes::from_static(end.reason.as_str().as_bytes())];
+    args.push(end.proof.map_or(EMPTY, |proof| proof.to_text().into()));
     args.extend(end.expired_by.as_ref().map_or([EMPTY, EMPTY, EMPTY], life));
     args
 }
@@ -164,6 +165,7 @@ pub(crate) fn ended(reply: Reply, key: &Bytes, session: &SessionKey) -> Result<E
         (b"gone", _, 0) => Some(Ended::Gone),
         (b"tombstone", Reply::Text(text), 1) => tombstone(text, session).map(Ended::Already),
         (b"late", Reply::Number(_), 1) => Some(Ended::Late),
+        (b"replaced", _, 0) => Some(Ended::Replaced),
         (b"alive", _, 0) => Some(Ended::Alive),
         (b"ended", _, 0) => Some(Ended::Ended),
         _ => None,
@@ -329,10 +331,10 @@ mod tests {
         let max = "9007199254740991";
         let args = ["tokenAAA", max, "BBBBBBBBBBBBBBBBBBBBBQ", max, "-", "1", max, "3", "a", "1", "b", "2"];
         assert_eq!(texts(&create_args(&create).unwrap()), args);
-        let mut end = End { not_after: Time::from_millis(5), reason: Reason::Destroyed, expired_by: None };
-        assert_eq!(texts(&end_args(&end)), ["5", "destroyed", "", "", ""]);
-        end.expired_by = Some(LIFE);
-        assert_eq!(texts(&end_args(&end)), ["5", "destroyed", "1", max, "3"]);
+        let mut end = End { not_after: Time::from_millis(5), reason: Reason::Destroyed, proof: None, expired_by: None };
+        assert_eq!(texts(&end_args(&end)), ["5", "destroyed", "", "", "", ""]);
+        (end.proof, end.expired_by) = (Some(proof()), Some(LIFE));
+        assert_eq!(texts(&end_args(&end)), ["5", "destroyed", "BBBBBBBBBBBBBBBBBBBBBQ", "1", max, "3"]);
     }
 
     #[test]
@@ -387,6 +389,7 @@ mod tests {
             (vec![text("gone")], Ended::Gone),
             (vec![text("tombstone"), text("destroyed 5")], Ended::Already(tombstone)),
             (vec![text("late"), Reply::Number(5)], Ended::Late),
+            (vec![text("replaced")], Ended::Replaced),
             (vec![text("alive")], Ended::Alive),
             (vec![text("ended")], Ended::Ended),
         ];

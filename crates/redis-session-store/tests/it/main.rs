@@ -81,7 +81,7 @@ impl Visitor {
 }
 
 fn destroy() -> End {
-    End { not_after: Time::MAX, reason: Reason::Destroyed, expired_by: None }
+    End { not_after: Time::MAX, reason: Reason::Destroyed, proof: None, expired_by: None }
 }
 
 fn token() -> Token {
