@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis_session_core::{
-    End, Error as CoreError, Found, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token, WishChange, Working,
-    look_at,
+    End, Error as CoreError, Found, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token, Why, WishChange,
+    Working, look_at,
 };
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, TryLockError};
 use tokio::time::Instant;
@@ -220,18 +220,37 @@ impl Handle {
         self.take_in(found)
     }
 
-    /// Reads the session again, and makes the edits again on what is there.
+    /// Reads the session again, and makes the edits again on what is there; but for edits that may have been written
+    /// already, which are dropped.
     pub(crate) async fn read_again(&self) -> Result<(), Error> {
         let id = self.state().id.clone();
         let Some(id) = id.filter(|_| self.state().ended_here.is_none()) else { return Ok(()) };
         let found = self.look_up(&id).instrument(self.span("load")).await?;
-        self.state().doubt = None;
-        let Found::Alive(mut record) = found else { return self.take_in(Ok(found)) };
-        self.working()?.rebase(std::mem::take(&mut record.fields))?;
-        let mut state = self.state();
-        state.base = Some(record.tokens.newest());
-        state.found = Found::Alive(record);
-        Ok(())
+        let (in_doubt, lived) = {
+            let mut state = self.state();
+            (state.doubt.take().is_some(), matches!(state.found, Found::Alive(_)))
+        };
+        match found {
+            Found::Alive(mut record) if !in_doubt => {
+                self.working()?.rebase(std::mem::take(&mut record.fields))?;
+                let mut state = self.state();
+                state.base = Some(record.tokens.newest());
+                state.found = Found::Alive(record);
+                Ok(())
+            }
+            found if lived || in_doubt => {
+                if !in_doubt && self.working()?.is_edited() {
+                    self.tell(Event::Dropped(Why::Dead));
+                }
+                self.state().wish = WishChange::default();
+                self.take_in(Ok(found))
+            }
+            // The edits are those of a session that is yet to begin.
+            found => {
+                self.state().found = found;
+                Ok(())
+            }
+        }
     }
 
     /// What the store has for an id.

@@ -313,7 +313,7 @@ impl<L> Session<Untyped, L> {
     }
 
     /// Reads the session again, and makes this request's edits again on what is there now. For connections that live
-    /// long.
+    /// long. After a save of unknown outcome its edits are dropped instead: what is there shows whether they were saved.
     ///
     /// # Errors
     /// `is_unavailable`: it stays as it was. `is_field`: an edit cannot be made on what is there now.
