@@ -2,4 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod edits;
+mod expiry;
 mod requests;
+mod state;
+mod visitor;
