@@ -293,6 +293,49 @@ async fn a_refresh_shows_what_others_saved_and_makes_the_own_edits_again() {
 }
 
 #[tokio::test]
+async fn a_refresh_of_a_session_that_ended_meanwhile_says_so_and_drops_its_edits() {
+    on_both_stores(async |place| {
+        let visitor = visitor_with(&place, &[("visits", 1)]).await;
+        let elsewhere = visitor.copy();
+        visitor
+            .visit(async |session| {
+                session.increment("visits", 1)?;
+                elsewhere.visit(async |session| session.destroy().await).await;
+                place.events.take();
+                session.refresh().await?;
+                assert!(matches!(session.status(), Status::Ended(_)), "{:?}", session.status());
+                assert_eq!(session.get::<u64>("visits")?, None);
+                assert!(place.events.take().contains(&Event::Dropped(Why::Dead)));
+                Ok(())
+            })
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refresh_keeps_the_edits_of_a_session_that_is_yet_to_be() {
+    on_both_stores(async |place| {
+        let mut stores = vec![place.visitor()];
+        let gone = visitor_with(&place, &[("visits", 1)]).await;
+        place.pass(Duration::from_secs(3600));
+        stores.push(gone);
+        for visitor in stores {
+            visitor
+                .visit(async |session| {
+                    session.insert("theme", "dark")?;
+                    session.refresh().await?;
+                    assert_eq!(session.get("theme")?, Some("dark".to_owned()));
+                    Ok(())
+                })
+                .await;
+            assert_eq!(visitor.fields().await, texts(&[("theme", r#""dark""#)]));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn edits_that_merge_go_onto_a_moved_session_in_one_step() {
     on_both_stores(async |place| {
         let visitor = visitor_with(&place, &[("a", 1), ("b", 2), ("c", 3)]).await;

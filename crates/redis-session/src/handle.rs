@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis_session_core::{
-    End, Error as CoreError, Found, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token, WishChange, Working,
-    look_at,
+    End, Error as CoreError, Found, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token, Why, WishChange,
+    Working, look_at,
 };
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, TryLockError};
 use tokio::time::Instant;
@@ -226,12 +226,29 @@ impl Handle {
         let Some(id) = id.filter(|_| self.state().ended_here.is_none()) else { return Ok(()) };
         let found = self.look_up(&id).instrument(self.span("load")).await?;
         self.state().doubt = None;
-        let Found::Alive(mut record) = found else { return self.take_in(Ok(found)) };
+        let Found::Alive(mut record) = found else { return self.is_no_more(found) };
         self.working()?.rebase(std::mem::take(&mut record.fields))?;
         let mut state = self.state();
         state.base = Some(record.tokens.newest());
         state.found = Found::Alive(record);
         Ok(())
+    }
+
+    /// Takes note that there is no session any more, and drops what was to be saved in it. What is to begin a new one
+    /// stays.
+    fn is_no_more(&self, found: Found) -> Result<(), Error> {
+        let edited = self.working()?.is_edited();
+        let mut state = self.state();
+        if !matches!(state.found, Found::Alive(_)) {
+            state.found = found;
+            return Ok(());
+        }
+        let dropped = edited || !std::mem::take(&mut state.wish).is_empty();
+        drop(state);
+        if dropped {
+            self.tell(Event::Dropped(Why::Dead));
+        }
+        self.take_in(Ok(found))
     }
 
     /// What the store has for an id.
