@@ -121,7 +121,24 @@ mod round_trip {
             check(&visitor, [0, u128::from(u64::MAX) + 1, u128::MAX]).await;
             check(&visitor, [i8::MIN, -1, i8::MAX]).await;
             check(&visitor, [false, true]).await;
+            check(&visitor, [0.0, -0.0, 0.1 + 0.2, 1.0 / 3.0, 1e23, 31.245270191439438, -1.5e-300, 1e300]).await;
+            check(&visitor, [f64::MIN, f64::MAX, f64::MIN_POSITIVE, f64::EPSILON, 5e-324, 9007199254740993.0]).await;
             check(&visitor, [0.1_f32, 16777217.0, 1.0 / 3.0, f32::MAX, f32::MIN_POSITIVE, f32::EPSILON, 1e-45]).await;
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn floats_of_any_bits_come_back() {
+        on_both_stores(async |place| {
+            // A fixed sequence: Knuth's multiplier.
+            let bits = (1..2000_u64).map(|n| n.wrapping_mul(6_364_136_223_846_793_005).rotate_left(17) ^ n);
+            let floats: Vec<f64> = bits.map(f64::from_bits).filter(|float| float.is_finite()).collect();
+            assert!(floats.len() > 1900);
+            let visitor = place.visitor();
+            for floats in floats.chunks(500) {
+                check(&visitor, floats).await;
+            }
         })
         .await;
     }
