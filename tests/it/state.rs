@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use redis_session::{Error, Event, Reason, Session, State, Status};
+use redis_session::{Error, Event, Reason, RedisSessionLayer, Session, State, Status};
 use redis_session_testkit::Browser;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -694,6 +694,110 @@ async fn what_cannot_be_a_state_is_refused_with_an_error_that_says_so() {
         assert_eq!(visitor.fields().await, [("x".to_owned(), "[1]".to_owned())]);
     })
     .await;
+}
+
+mod limits {
+    //! A state over the size limit is an error to who would make it so; what is stored stays.
+
+    use super::*;
+
+    /// Names and JSON texts of at most 40 bytes.
+    fn small(place: &Place) -> RedisSessionLayer {
+        place.layer.clone().size_limit(40)
+    }
+
+    fn too_large<R>(result: Result<R, Error>) {
+        let error = result.map(drop).unwrap_err();
+        assert!(error.is_too_large() && error.to_string().contains("40 bytes"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn r73_a_state_over_the_limit_is_an_error_to_the_handler_and_the_stored_one_stays() {
+        on_both_stores(async |place| {
+            let visitor = place.visitor().before(&small(&place));
+            // `cart` and `["tea"]` are 11 bytes.
+            visitor.visit(async |session| session.insert("cart", &["tea"])).await;
+            visitor
+                .visit(async |session| {
+                    let mut shopper = session.view::<Shopper>()?;
+                    // `x`, two quotes and 26 letters are just 29 bytes more, and 30 are too many.
+                    session.insert("x", &"x".repeat(26))?;
+                    session.remove("x")?;
+                    too_large(session.insert("x", &"x".repeat(27)));
+                    too_large(session.insert("cart", &["x".repeat(40)]));
+                    too_large(session.increment(&"x".repeat(29), 1));
+                    too_large(shopper.update(|shopper| shopper.cart.push("x".repeat(40))));
+                    assert_eq!(shopper.cart, ["tea"]);
+                    too_large(shopper.transaction(|shopper| Ok::<_, Error>(shopper.cart.push("x".repeat(40)))).await);
+                    shopper.update(|shopper| shopper.visits += 1)
+                })
+                .await;
+            let answer = visitor.try_visit(async |session| session.insert("x", &"x".repeat(40))).await;
+            assert_eq!(answer.page.status, StatusCode::PAYLOAD_TOO_LARGE);
+            let stored = [("cart".to_owned(), r#"["tea"]"#.to_owned()), ("visits".to_owned(), "1".to_owned())];
+            assert_eq!(visitor.fields().await, stored);
+            let stranger = place.visitor().before(&small(&place));
+            let answer = stranger.try_visit(async |session| session.increment(&"x".repeat(40), 1)).await;
+            assert_eq!((answer.page.status, stranger.cookie()), (StatusCode::PAYLOAD_TOO_LARGE, None));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn r73_two_requests_that_are_over_the_limit_together_only_are_not_both_saved() {
+        on_both_stores(async |place| {
+            for with_closures in [true, false] {
+                let visitor = place.visitor().before(&small(&place));
+                let push = async |session: Session, name: &'static str| {
+                    if with_closures {
+                        session.view::<Shopper>()?.update(|shopper| shopper.cart.push("x".repeat(18)))
+                    } else {
+                        session.insert(name, &"x".repeat(20))
+                    }
+                };
+                visitor.visit(async |session| session.save().await).await;
+                let answer = visitor
+                    .try_visit(async |session| {
+                        push(session, "a").await?;
+                        visitor.visit(async |session| push(session, "b").await).await;
+                        Ok(())
+                    })
+                    .await;
+                assert_eq!(answer.page.status, StatusCode::PAYLOAD_TOO_LARGE);
+                too_large(Err::<(), _>(answer.error.unwrap()));
+                assert_eq!(visitor.fields().await.len(), 1);
+                assert!(visitor.fields().await[0].1.len() < 30);
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_over_a_limit_that_came_later_may_be_read_and_shrink() {
+        on_both_stores(async |place| {
+            let visitor = place.visitor();
+            visitor
+                .visit(async |session| {
+                    session.insert("cart", &["x".repeat(20), "y".repeat(20)])?;
+                    session.insert("visits", &1)
+                })
+                .await;
+            let visitor = visitor.before(&small(&place));
+            visitor
+                .visit(async |session| {
+                    too_large(session.insert("more", &1));
+                    too_large(session.increment("visits", 9));
+                    session.increment("visits", 1)
+                })
+                .await;
+            visitor.visit(async |session| session.view::<Shopper>()?.update(|shopper| drop(shopper.cart.pop()))).await;
+            visitor.visit(async |session| session.insert("z", &1)).await;
+            let stored = [("cart", r#"["xxxxxxxxxxxxxxxxxxxx"]"#), ("visits", "2"), ("z", "1")];
+            let stored = stored.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            assert_eq!(visitor.fields().await, stored);
+        })
+        .await;
+    }
 }
 
 mod statuses {

@@ -99,7 +99,8 @@ pub struct Save {
     pub wish: WishChange,
     /// The layer's policy.
     pub life: Life,
-    /// The most bytes that names and values may have afterwards.
+    /// The most bytes that names and values may have afterwards. On the version that the caller read, it has seen to that
+    /// itself; the store counts where the record has moved on.
     pub limit: usize,
 }
 
@@ -152,7 +153,7 @@ pub enum Saved {
     Moved(Box<Record>),
     /// This field cannot be incremented; nothing was written.
     Refused(Bytes),
-    /// The fields would be over the limit; nothing was written.
+    /// The record has moved on from the base, and its fields would be over the limit; nothing was written.
     TooLarge,
 }
 
