@@ -702,7 +702,7 @@ async fn a_closure_that_uses_a_session_is_told_so_and_waits_for_nobody() {
                         inside.view::<Shopper>().map(drop).unwrap_err(),
                     ];
                     for error in errors {
-                        assert!(error.is_field() && error.to_string().contains("own session"), "{error}");
+                        assert!(error.is_field() && error.to_string().contains("its argument only"), "{error}");
                     }
                     assert_eq!(inside.status(), Status::Alive);
                     assert!(inside.expires_at().is_some());
@@ -716,6 +716,25 @@ async fn a_closure_that_uses_a_session_is_told_so_and_waits_for_nobody() {
         assert_eq!(visitor.fields().await, texts(&[("visits", "12")]));
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_closure_that_uses_another_session_is_told_so_too() {
+    // Two closures that use each other's sessions would wait for each other, and one within the other for itself.
+    let (shop, office) = (Session::detached(Shopper::default()).await, Session::detached(Settings::default()).await);
+    let (shop, office) = (shop.unwrap(), office.unwrap());
+    let mut shopper = shop.view::<Shopper>().unwrap();
+    let closure = move |shopper: &mut Shopper| {
+        let shop = shop.clone();
+        let nested = office.view::<Settings>().and_then(|mut settings| {
+            settings.update(move |settings| settings.pages = shop.get("visits").unwrap().unwrap_or_default())
+        });
+        let error = nested.unwrap_err();
+        assert!(error.is_field() && error.to_string().contains("its argument only"), "{error}");
+        shopper.visits += 1;
+    };
+    shopper.update(closure).unwrap();
+    assert_eq!(shopper.visits, 1);
 }
 
 #[tokio::test]
