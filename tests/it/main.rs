@@ -4,6 +4,7 @@
 
 mod edits;
 mod expiry;
+mod figures;
 mod requests;
 mod state;
 mod visitor;

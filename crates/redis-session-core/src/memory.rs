@@ -208,6 +208,9 @@ impl MemoryStore {
         if now > end.not_after && Rule::NotAfter.holds() {
             return Ended::Late;
         }
+        if end.proof.is_some_and(|proof| proof != record.proof) && Rule::EndsNeedTheProof.holds() {
+            return Ended::Replaced;
+        }
         if end.expired_by.is_some_and(|life| life.deadline(record.created, record.seen, &record.wishes) > now) {
             return Ended::Alive;
         }
@@ -236,8 +239,8 @@ fn carry_out(save: &Save, record: &mut Record, now: Time) -> Result<(), Saved> {
     }
     let mut fields = record.fields.clone();
     fields.apply(&save.changes).map_err(|_| Saved::TooLarge)?;
-    // On its very base the caller knows the size, and lets what is over a new limit shrink.
-    if record.tokens.newest() != save.base && !save.changes.is_empty() && fields.size() > save.limit {
+    // On its very base the caller knows the size, and may shrink what was over the limit before.
+    if save.base != record.tokens.newest() && !save.changes.is_empty() && fields.size() > save.limit {
         return Err(Saved::TooLarge);
     }
     record.fields = fields;

@@ -35,6 +35,8 @@ pub enum Rule {
     AbsenceRemovesNoCookie = 8192,
     /// A write whose reply was lost is sent again with the same bytes.
     LostRepliesAreSentAgain = 16384,
+    /// An end is refused where its proof was replaced.
+    EndsNeedTheProof = 1 << 15,
 }
 
 #[cfg(feature = "mutants")]

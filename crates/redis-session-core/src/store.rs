@@ -99,8 +99,8 @@ pub struct Save {
     pub wish: WishChange,
     /// The layer's policy.
     pub life: Life,
-    /// The most bytes that names and values may have afterwards. On the version that the caller read, it has seen to that
-    /// itself; the store counts where the record has moved on.
+    /// The most bytes that names and values may have afterwards. Not checked on the very version that is `base`: there
+    /// the caller knows the size, and may shrink what a smaller limit finds too large.
     pub limit: usize,
 }
 
@@ -153,7 +153,7 @@ pub enum Saved {
     Moved(Box<Record>),
     /// This field cannot be incremented; nothing was written.
     Refused(Bytes),
-    /// The record has moved on from the base, and its fields would be over the limit; nothing was written.
+    /// The fields would be over the limit; nothing was written.
     TooLarge,
 }
 
@@ -164,6 +164,9 @@ pub struct End {
     pub not_after: Time,
     /// Why it ends.
     pub reason: Reason,
+    /// The proof that the request came with: who knows only one that was replaced meanwhile ends nothing. `None`: it
+    /// ends whatever its proof is.
+    pub proof: Option<Proof>,
     /// For [`Reason::Expired`]: the policy by which it is past its deadline, so that one that was renewed meanwhile
     /// stays. `None`: it ends whatever its deadline is.
     pub expired_by: Option<Life>,
@@ -178,6 +181,8 @@ pub enum Ended {
     Already(Tombstone),
     /// It came after its `not_after`; nothing was written.
     Late,
+    /// The proof is not, or no longer, the record's; nothing was written.
+    Replaced,
     /// It is not past its deadline; nothing was written.
     Alive,
     /// It ended now.

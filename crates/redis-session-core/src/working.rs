@@ -86,6 +86,11 @@ impl Working {
         !self.edits.is_empty()
     }
 
+    /// Whether the edits lead anywhere else than where they began.
+    pub fn is_changed(&self) -> bool {
+        self.is_edited() && self.fields != self.base
+    }
+
     /// Makes an edit that merges, and keeps it.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ pub(crate) static CREATE: Script = Script {
 };
 pub(crate) static END: Script = Script {
     lua: concat!(include_str!("lua/record.lua"), include_str!("lua/end.lua")),
-    sha: "40782e59dfaf646dc3a098f5099963d64b83a880",
+    sha: "547a6075eac75656114b27fd69478ae14ecd0ab3",
 };
 
 /// The arguments of `create.lua`.
@@ -79,6 +79,7 @@ pub(crate) fn save_args(save: &Save) -> Result<Vec<Bytes>, Error> {
 /// The arguments of `end.lua`.
 pub(crate) fn end_args(end: &End) -> Vec<Bytes> {
     let mut args = vec![number(end.not_after.as_millis()), Bytes::from_static(end.reason.as_str().as_bytes())];
+    args.push(end.proof.map_or(EMPTY, |proof| proof.to_text().into()));
     args.extend(end.expired_by.as_ref().map_or([EMPTY, EMPTY, EMPTY], life));
     args
 }
@@ -164,6 +165,7 @@ pub(crate) fn ended(reply: Reply, key: &Bytes, session: &SessionKey) -> Result<E
         (b"gone", _, 0) => Some(Ended::Gone),
         (b"tombstone", Reply::Text(text), 1) => tombstone(text, session).map(Ended::Already),
         (b"late", Reply::Number(_), 1) => Some(Ended::Late),
+        (b"replaced", _, 0) => Some(Ended::Replaced),
         (b"alive", _, 0) => Some(Ended::Alive),
         (b"ended", _, 0) => Some(Ended::Ended),
         _ => None,
@@ -223,6 +225,10 @@ fn corrupt(message: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use allocation_counter::measure;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
     use redis_session_core::{Changes, Fields, Proof, Random, Reason, SessionId};
     use sha1::{Digest, Sha1};
 
@@ -325,10 +331,10 @@ mod tests {
         let max = "9007199254740991";
         let args = ["tokenAAA", max, "BBBBBBBBBBBBBBBBBBBBBQ", max, "-", "1", max, "3", "a", "1", "b", "2"];
         assert_eq!(texts(&create_args(&create).unwrap()), args);
-        let mut end = End { not_after: Time::from_millis(5), reason: Reason::Destroyed, expired_by: None };
-        assert_eq!(texts(&end_args(&end)), ["5", "destroyed", "", "", ""]);
-        end.expired_by = Some(LIFE);
-        assert_eq!(texts(&end_args(&end)), ["5", "destroyed", "1", max, "3"]);
+        let mut end = End { not_after: Time::from_millis(5), reason: Reason::Destroyed, proof: None, expired_by: None };
+        assert_eq!(texts(&end_args(&end)), ["5", "destroyed", "", "", "", ""]);
+        (end.proof, end.expired_by) = (Some(proof()), Some(LIFE));
+        assert_eq!(texts(&end_args(&end)), ["5", "destroyed", "BBBBBBBBBBBBBBBBBBBBBQ", "1", max, "3"]);
     }
 
     #[test]
@@ -383,6 +389,7 @@ mod tests {
             (vec![text("gone")], Ended::Gone),
             (vec![text("tombstone"), text("destroyed 5")], Ended::Already(tombstone)),
             (vec![text("late"), Reply::Number(5)], Ended::Late),
+            (vec![text("replaced")], Ended::Replaced),
             (vec![text("alive")], Ended::Alive),
             (vec![text("ended")], Ended::Ended),
         ];
@@ -391,6 +398,63 @@ mod tests {
         }
         assert_eq!(late(&words(&[text("late"), Reply::Number(5)])), Some(at));
         assert_eq!(late(&words(&[text("saved"), Reply::Number(5)])), None);
+    }
+
+    /// What is wrong with a reply, taken as one of each script's.
+    fn errors(reply: &Reply) -> Vec<Error> {
+        let (key, session) = (Bytes::from(KEY), session());
+        let _ = late(reply);
+        let all = [
+            saved(reply.clone(), &key, &session).err(),
+            created(reply.clone(), &key).err(),
+            ended(reply.clone(), &key, &session).err(),
+        ];
+        let errors: Vec<Error> = all.into_iter().flatten().collect();
+        assert!(errors.iter().all(Error::is_corrupt), "{reply:?} {errors:?}");
+        errors
+    }
+
+    /// Words of ours, and others, in lists within lists.
+    fn replies() -> impl Strategy<Value = Reply> {
+        const WORDS: &str = "gone tombstone saved late replaced moved refused large created exists alive ended corrupt \
+                             tokenAAA @ @ended";
+        let meta = "1 AAAAAA BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - -";
+        let words: Vec<&str> = WORDS.split(' ').chain([KEY, "destroyed 5", meta, ""]).collect();
+        let text = prop_oneof![
+            3 => select(words).prop_map(Bytes::from),
+            1 => vec(any::<u8>(), 0..40).prop_map(Bytes::from),
+        ];
+        let leaf = prop_oneof![
+            4 => text.prop_map(Reply::Text),
+            1 => any::<i64>().prop_map(Reply::Number),
+            1 => Just(Reply::Other),
+        ];
+        leaf.prop_recursive(6, 64, 8, |inner| vec(inner, 0..8).prop_map(Reply::List))
+    }
+
+    fn size(reply: &Reply) -> u64 {
+        match reply {
+            Reply::List(parts) => 1 + parts.iter().map(size).sum::<u64>(),
+            _ => 1,
+        }
+    }
+
+    fn config() -> ProptestConfig {
+        let cases = std::env::var("PROPERTY_CASES").map_or(2_000, |cases| cases.parse().unwrap());
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        #[test]
+        fn r90_any_reply_is_one_of_ours_or_corrupt_and_takes_bounded_memory(reply in replies(), parts in vec(replies(), 1..5)) {
+            for reply in [reply, words(&parts)] {
+                let most = 4096 + 500 * size(&reply);
+                let bytes = measure(|| drop(errors(&reply))).bytes_max;
+                prop_assert!(bytes <= most, "{} bytes, {} allowed", bytes, most);
+            }
+        }
     }
 
     /// Every reply of up to four parts from this alphabet: what is not one of ours is corrupt, and nothing panics.
@@ -407,17 +471,7 @@ mod tests {
         alphabet.push(Reply::List(vec![text("@"), Reply::Number(1)]));
         alphabet.push(Reply::List(vec![text("@"), text("1 BBBBBB BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - -")]));
         alphabet.push(Reply::List(vec![text("@ended"), text("destroyed 5")]));
-        let check = |reply: &Reply| {
-            let (a, b, c) = (
-                saved(reply.clone(), &key, &session()).err(),
-                created(reply.clone(), &key).err(),
-                ended(reply.clone(), &key, &session()).err(),
-            );
-            let _ = late(reply);
-            let errors: Vec<Error> = [a, b, c].into_iter().flatten().collect();
-            assert!(errors.iter().all(Error::is_corrupt), "{reply:?} {errors:?}");
-            errors.len()
-        };
+        let check = |reply: &Reply| errors(reply).len();
         let mut refused = 0;
         for one in &alphabet {
             refused += check(one);

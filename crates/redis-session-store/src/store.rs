@@ -84,7 +84,7 @@ impl<S: Server> Operations<S> {
     }
 
     fn key(&self, session: &SessionKey) -> Bytes {
-        format!("{}{}", self.prefix, session.to_text()).into()
+        [&self.prefix, session.to_text().as_str()].concat().into()
     }
 
     fn by(&self) -> Instant {
@@ -143,7 +143,7 @@ mod tests {
 
     fn end() -> End {
         let life = Life { idle: 1, absolute: 1, touch: 1 };
-        End { not_after: Time::MAX, reason: Reason::Destroyed, expired_by: Some(life) }
+        End { not_after: Time::MAX, reason: Reason::Destroyed, proof: None, expired_by: Some(life) }
     }
 
     #[tokio::test]

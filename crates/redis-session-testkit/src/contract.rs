@@ -89,6 +89,7 @@ const CASES: &[(&str, Case)] = cases![
     increments_count,
     an_impossible_increment_writes_nothing,
     too_many_bytes_on_a_moved_record_write_nothing,
+    what_is_over_a_new_limit_may_shrink,
     wishes_change_and_stay,
     a_rotation_replaces_the_proof_in_place,
     an_idle_session_goes,
@@ -100,6 +101,7 @@ const CASES: &[(&str, Case)] = cases![
     an_end_leaves_a_tombstone,
     an_end_of_nothing_is_gone,
     a_late_end_writes_nothing,
+    an_end_with_a_replaced_proof_ends_nothing,
     an_end_by_expiry_spares_who_was_renewed,
 ];
 
@@ -231,7 +233,8 @@ impl Session<'_> {
     }
 
     async fn destroy(&self) -> Result<End, Broken> {
-        Ok(End { not_after: self.in_time().await?, reason: Reason::Destroyed, expired_by: None })
+        let proof = Some(self.id.proof());
+        Ok(End { not_after: self.in_time().await?, reason: Reason::Destroyed, proof, expired_by: None })
     }
 
     async fn load(&self) -> Result<Option<Stored>, Broken> {
@@ -700,6 +703,14 @@ async fn too_many_bytes_on_a_moved_record_write_nothing(bench: &Bench<'_>) -> Ou
     session.holds("as many as fit after a clear", &[("c", "1234567")]).await
 }
 
+async fn what_is_over_a_new_limit_may_shrink(bench: &Bench<'_>) -> Outcome {
+    let session = bench.session()?;
+    let first = session.born(&[("a", "1234567"), ("b", "1234567")]).await?;
+    let smaller = Save { limit: 4, ..session.edit(first, changes(&[("a", Change::Remove)])).await? };
+    session.saved(&smaller).await?;
+    session.holds("what is left", &[("b", "1234567")]).await
+}
+
 async fn wishes_change_and_stay(bench: &Bench<'_>) -> Outcome {
     let session = bench.session()?;
     let first = session.born(&[]).await?;
@@ -861,6 +872,23 @@ async fn a_late_end_writes_nothing(bench: &Bench<'_>) -> Outcome {
     is("the answer", session.end(&late).await?, Ended::Late)?;
     is("by expiry", session.end(&End { expired_by: Some(LONG), ..late }).await?, Ended::Late)?;
     session.holds("the fields", &[("a", "1")]).await
+}
+
+async fn an_end_with_a_replaced_proof_ends_nothing(bench: &Bench<'_>) -> Outcome {
+    let session = bench.session()?;
+    let first = session.born(&[("a", "1")]).await?;
+    let before = session.destroy().await?;
+    let new_proof = Some(session.id.rotated(&Random::system())?.proof());
+    session.saved(&Save { new_proof, ..session.edit(first, Changes::default()).await? }).await?;
+    is("in time", session.end(&before).await?, Ended::Replaced)?;
+    let late = End { not_after: session.too_late().await?, ..before.clone() };
+    is("late", session.end(&late).await?, Ended::Late)?;
+    let by_expiry = End { expired_by: Some(LONG), ..before.clone() };
+    is("by expiry", session.end(&by_expiry).await?, Ended::Replaced)?;
+    session.holds("the fields", &[("a", "1")]).await?;
+    is("with any proof", session.end(&End { proof: None, ..before.clone() }).await?, Ended::Ended)?;
+    let tombstone = session.tombstone().await?;
+    is("after the end", session.end(&before).await?, Ended::Already(tombstone))
 }
 
 async fn an_end_by_expiry_spares_who_was_renewed(bench: &Bench<'_>) -> Outcome {

@@ -38,10 +38,7 @@ pub(crate) struct Order {
 
 /// What must happen, by what is known now.
 pub(crate) fn plan(handle: &Handle, order: Order) -> Result<Plan, Error> {
-    let changed = {
-        let mut working = handle.working()?;
-        order.changes || working.is_edited() && !working.stage().changes.is_empty()
-    };
+    let changed = handle.working()?.is_changed() || order.changes;
     let state = handle.state();
     state.no_doubt()?;
     // A wish alone begins no session: a middleware may give one to every visitor.
@@ -377,6 +374,14 @@ fn as_it_is_now(handle: &Handle, fields: Fields) -> Record {
 
 /// The session is no more: nothing was written, and no cookie of any kind is sent.
 fn dead(handle: &Handle, save: &Save, found: Found) -> Result<(), Error> {
+    bury(handle, found)?;
+    if save.token.is_some() {
+        handle.tell(Event::Dropped(Why::Dead));
+    }
+    Err(Error::gone())
+}
+
+fn bury(handle: &Handle, found: Found) -> Result<(), Error> {
     let mut state = handle.state();
     state.found = found;
     state.base = None;
@@ -384,10 +389,7 @@ fn dead(handle: &Handle, save: &Save, found: Found) -> Result<(), Error> {
     state.outgoing = if Rule::AbsenceRemovesNoCookie.holds() { Outgoing::Nothing } else { Outgoing::Remove };
     drop(state);
     handle.working()?.reset(Fields::default());
-    if save.token.is_some() {
-        handle.tell(Event::Dropped(Why::Dead));
-    }
-    Err(Error::gone())
+    Ok(())
 }
 
 fn contended() -> Error {
@@ -424,9 +426,15 @@ pub(crate) async fn destroy(handle: &Arc<Handle>) -> Result<(), Error> {
         }
     };
     let ended = match id {
-        Some(id) => end(handle, handle.key(&id)).instrument(handle.span("end")).await,
+        Some(id) => end(handle, id).instrument(handle.span("end")).await,
         None => Ok(()),
     };
+    if let Err(error) = &ended
+        && error.is_gone()
+    {
+        bury(handle, Found::Replaced { lately: true })?;
+        return ended;
+    }
     handle.working()?.reset(Fields::default());
     let mut state = handle.state();
     state.found = Found::Absent;
@@ -441,15 +449,15 @@ pub(crate) async fn destroy(handle: &Arc<Handle>) -> Result<(), Error> {
     ended
 }
 
-async fn end(handle: &Arc<Handle>, key: SessionKey) -> Result<(), Error> {
+async fn end(handle: &Arc<Handle>, id: SessionId) -> Result<(), Error> {
     let mut tries = Tries::begin(handle);
     loop {
-        let answer = end_once(handle, &key).await;
-        let error = match answer {
+        let error = match end_once(handle, &id).await {
             Ok(Ended::Late) => match tries.new_time() {
                 Ok(()) => continue,
                 Err(error) => error,
             },
+            Ok(Ended::Replaced) => return Err(Error::gone()),
             Ok(_) => {
                 handle.tell(Event::Destroyed);
                 return Ok(());
@@ -459,29 +467,33 @@ async fn end(handle: &Arc<Handle>, key: SessionKey) -> Result<(), Error> {
                 Again::Fail(error) => error,
             },
         };
-        tokio::spawn(go_on_ending(handle.clone(), key));
+        tokio::spawn(go_on_ending(handle.clone(), id));
         return Err(error);
     }
 }
 
-async fn end_once(handle: &Handle, key: &SessionKey) -> Result<Ended, CoreError> {
+async fn end_once(handle: &Handle, id: &SessionId) -> Result<Ended, CoreError> {
     let store = &handle.settings.store;
     // An end may run whenever it arrives within a tombstone's life: nothing can be undone by it.
     let not_after = store.now().map_or(Time::MAX, |now| now + store.deadline());
-    store.end(key, &End { not_after, reason: Reason::Destroyed, expired_by: None }).await
+    // Who loaded the session before a login, and ends it after, must not end the login: an attacker may have planted
+    // the cookie of before.
+    let end = End { not_after, reason: Reason::Destroyed, proof: Some(id.proof()), expired_by: None };
+    store.end(&handle.key(id), &end).await
 }
 
 /// A logout that failed is tried again, in growing intervals, for this long.
 pub(crate) const ENDS_ARE_TRIED_FOR: Duration = Duration::from_secs(30);
 
-async fn go_on_ending(handle: Arc<Handle>, key: SessionKey) {
+async fn go_on_ending(handle: Arc<Handle>, id: SessionId) {
     let (until, mut pause) = (Instant::now() + ENDS_ARE_TRIED_FOR, Duration::from_millis(100));
     while Instant::now() < until {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
-        if matches!(end_once(&handle, &key).await, Ok(ended) if ended != Ended::Late) {
-            handle.tell(Event::Destroyed);
-            return;
+        match end_once(&handle, &id).await {
+            Ok(Ended::Late) | Err(_) => {}
+            Ok(Ended::Replaced) => return,
+            Ok(_) => return handle.tell(Event::Destroyed),
         }
     }
     tracing::error!(target: "redis_session", realm = &*handle.settings.realm, "a session could not be ended");

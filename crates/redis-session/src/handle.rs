@@ -271,7 +271,7 @@ impl Handle {
     /// A record past its deadline is still there: its time to live was taken away, or the policy became stricter.
     async fn end_expired(&self, key: &SessionKey) {
         let not_after = self.settings.store.now().unwrap_or(Time::MAX) + self.settings.store.deadline();
-        let end = End { not_after, reason: Reason::Expired, expired_by: Some(self.life()) };
+        let end = End { not_after, reason: Reason::Expired, proof: None, expired_by: Some(self.life()) };
         match self.settings.store.end(key, &end).await {
             Ok(_) => self.tell(Event::Expired),
             // It is refused all the same, and ended by the next request.

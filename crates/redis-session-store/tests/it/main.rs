@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod connect;
+mod deploy;
 mod faults;
+mod memory;
 mod races;
 mod records;
+mod security;
 
 use std::time::Duration;
 
@@ -78,7 +81,7 @@ impl Visitor {
 }
 
 fn destroy() -> End {
-    End { not_after: Time::MAX, reason: Reason::Destroyed, expired_by: None }
+    End { not_after: Time::MAX, reason: Reason::Destroyed, proof: None, expired_by: None }
 }
 
 fn token() -> Token {
