@@ -46,6 +46,10 @@ pub fn look_at(stored: Option<Stored>, proof: Proof, life: &Life, now: Option<Ti
         Rule::DeadIdsCreateNothing.holds() && now.is_none_or(|now| (now - waited).since(since) < Tombstone::STAYS)
     };
     let record = match stored {
+        // Since it arrived, a tombstone may have come and gone.
+        None if waited >= Tombstone::STAYS && Rule::AgesCountFromArrival.holds() => {
+            return Found::Ended { reason: Reason::Expired, lately: true };
+        }
         None => return Found::Gone,
         Some(Stored::Ended(Tombstone { reason, at })) => return Found::Ended { reason, lately: lately(at) },
         Some(Stored::Record(record)) => record,
@@ -188,6 +192,15 @@ mod tests {
             let found = look_at(ended(), proof, &life, Some(now), waited);
             assert!(matches!(found, Found::Ended { lately, .. } if lately == expected), "{now:?} {waited:?} {found:?}");
         }
+    }
+
+    #[test]
+    fn what_a_request_does_not_find_after_a_minute_may_have_ended_after_its_arrival() {
+        let (at, proof) = (Time::from_millis(1 << 40), SessionId::random(&Random::system()).unwrap().proof());
+        let look = |waited| look_at(None, proof, &Expiry::default().life(), Some(at), waited);
+        assert!(matches!(look(Duration::from_secs(59)), Found::Gone));
+        let lately = Found::Ended { reason: Reason::Expired, lately: true };
+        assert_eq!(format!("{:?}", look(Duration::from_secs(60))), format!("{lately:?}"));
     }
 
     #[test]
