@@ -82,6 +82,13 @@ impl Fields {
 
     /// Adds to the integer in a field; an absent one counts as 0.
     pub(crate) fn increment(&mut self, name: &Bytes, by: i64) -> Result<(), Error> {
+        let sum = self.incremented(name, by)?;
+        self.set(name.clone(), sum);
+        Ok(())
+    }
+
+    /// What an increment would leave in a field.
+    pub(crate) fn incremented(&self, name: &Bytes, by: i64) -> Result<Bytes, Error> {
         let old = match self.get(name) {
             None => 0,
             Some(text) if text.is_empty() => 0,
@@ -90,8 +97,7 @@ impl Fields {
             }
         };
         let new = old.checked_add(by).ok_or_else(|| Error::field(name, "would leave the range of an i64"))?;
-        self.set(name.clone(), Bytes::from(new.to_string()));
-        Ok(())
+        Ok(Bytes::from(new.to_string()))
     }
 
     /// Carries out changes. On an error some may have been made: work on a copy.

@@ -37,6 +37,8 @@ pub enum Rule {
     LostRepliesAreSentAgain = 16384,
     /// An end is refused where its proof was replaced.
     EndsNeedTheProof = 1 << 15,
+    /// What one writer leaves to the next in the queue is not for one whose proof it replaced.
+    HandedOverToTheSameId = 1 << 16,
 }
 
 #[cfg(feature = "mutants")]

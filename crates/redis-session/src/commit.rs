@@ -96,6 +96,8 @@ struct Tries {
     new_times: usize,
     /// Whether a copy that was sent may have run, or may yet run.
     unknown: bool,
+    /// Whether it writes what must not be written twice, so that nothing more is written once its outcome is unknown.
+    counts: bool,
     pause: Duration,
 }
 
@@ -106,9 +108,9 @@ enum Again {
 }
 
 impl Tries {
-    fn begin(handle: &Handle) -> Self {
+    fn begin(handle: &Handle, counts: bool) -> Self {
         let by = Instant::now() + handle.settings.store.deadline();
-        Self { by, sent: 0, new_times: NEW_TIMES, unknown: false, pause: PAUSE }
+        Self { by, sent: 0, new_times: NEW_TIMES, unknown: false, counts, pause: PAUSE }
     }
 
     fn time_is_left(&self) -> bool {
@@ -129,7 +131,7 @@ impl Tries {
         Again::SameBytes
     }
 
-    /// The error that says that nobody can tell; nothing more is written by this request then.
+    /// The error that says that nobody can tell.
     fn doubt(&self, handle: &Handle, cause: Option<CoreError>) -> Error {
         let message = "the reply to a write was lost, and whether it was made cannot be found out";
         let error = match cause {
@@ -137,7 +139,9 @@ impl Tries {
             None => CoreError::new(Kind::OutcomeUnknown, message),
         };
         let error = handle.store_failed(error);
-        handle.state().doubt = Some(error.clone());
+        if self.counts {
+            handle.state().doubt = Some(error.clone());
+        }
         error
     }
 
@@ -170,7 +174,7 @@ async fn create(handle: &Handle, stage: &mut Stage<'_>) -> Result<(), Error> {
             wish,
             fields: staged.fields.clone(),
         };
-        let mut tries = Tries::begin(handle);
+        let mut tries = Tries::begin(handle, true);
         let at = loop {
             match settings.store.create(&key, &create).await {
                 Ok(Created::Created { at }) => break Some(at),
@@ -235,13 +239,16 @@ async fn write(
     let settings = &handle.settings;
     let Some(id) = handle.state().id.clone() else { return Err(Error::gone()) };
     let key = handle.key(&id);
-    let mut tries = Tries::begin(handle);
+    let mut tries = Tries::begin(handle, token.is_some());
     let mut turn = match token {
         // A touch races with nobody.
         None => None,
         Some(_) => Some(settings.queue.enter(&key, tries.by).await.ok_or_else(contended)?),
     };
-    if let Some(latest) = turn.as_mut().and_then(Turn::take_latest) {
+    let latest = turn.as_mut().and_then(Turn::take_latest);
+    // What the session became after a rotation is not for a request that knows the old id only.
+    let same_id = |latest: &Record| latest.proof == id.proof() || !Rule::HandedOverToTheSameId.holds();
+    if let Some(latest) = latest.filter(same_id) {
         move_to(handle, latest)?;
     }
     let not_after = not_after(handle, &key).await?;
@@ -451,7 +458,7 @@ pub(crate) async fn destroy(handle: &Arc<Handle>) -> Result<(), Error> {
 }
 
 async fn end(handle: &Arc<Handle>, id: SessionId) -> Result<(), Error> {
-    let mut tries = Tries::begin(handle);
+    let mut tries = Tries::begin(handle, false);
     loop {
         let error = match end_once(handle, &id).await {
             Ok(Ended::Late) => match tries.new_time() {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis_session_core::{
-    End, Error as CoreError, Found, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token, WishChange, Working,
-    look_at,
+    End, Error as CoreError, Found, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token, Why, WishChange,
+    Working, look_at,
 };
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, TryLockError};
 use tokio::time::Instant;
@@ -76,15 +76,14 @@ pub(crate) enum Outgoing {
 }
 
 thread_local! {
-    /// The handle whose working copy this thread has locked, so that a closure that uses its own session is told so
-    /// rather than waits for itself.
-    static LOCKED: Cell<*const Handle> = const { Cell::new(std::ptr::null()) };
+    /// Whether this thread has locked a working copy, so that a closure that uses a session is told so rather than waits
+    /// for itself: its own, or another whose closure uses this one.
+    static LOCKED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The working copy, locked.
 pub(crate) struct WorkingGuard<'a> {
     working: MutexGuard<'a, Working>,
-    before: *const Handle,
 }
 
 impl std::ops::Deref for WorkingGuard<'_> {
@@ -103,7 +102,7 @@ impl std::ops::DerefMut for WorkingGuard<'_> {
 
 impl Drop for WorkingGuard<'_> {
     fn drop(&mut self) {
-        LOCKED.set(self.before);
+        LOCKED.set(false);
     }
 }
 
@@ -140,17 +139,18 @@ impl Handle {
     /// The working copy.
     ///
     /// # Errors
-    /// This thread has it already: a closure of an update uses its own session.
+    /// This thread has one already: a closure of an update uses a session.
     pub(crate) fn working(&self) -> Result<WorkingGuard<'_>, Error> {
-        if std::ptr::eq(LOCKED.get(), self) {
+        if LOCKED.get() {
             return Err(Error::new(
                 Kind::Field,
-                "the closure of an update uses its own session: it may use its argument only",
+                "the closure of an update uses a session: it may use its argument only",
             ));
         }
         // A closure that panicked has left the working copy as it was.
         let working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(WorkingGuard { working, before: LOCKED.replace(self) })
+        LOCKED.set(true);
+        Ok(WorkingGuard { working })
     }
 
     /// The working copy, for an edit.
@@ -220,18 +220,38 @@ impl Handle {
         self.take_in(found)
     }
 
-    /// Reads the session again, and makes the edits again on what is there.
+    /// Reads the session again, and makes the edits again on what is there; but for edits that may have been written
+    /// already, which are dropped.
     pub(crate) async fn read_again(&self) -> Result<(), Error> {
         let id = self.state().id.clone();
         let Some(id) = id.filter(|_| self.state().ended_here.is_none()) else { return Ok(()) };
         let found = self.look_up(&id).instrument(self.span("load")).await?;
-        self.state().doubt = None;
-        let Found::Alive(mut record) = found else { return self.take_in(Ok(found)) };
-        self.working()?.rebase(std::mem::take(&mut record.fields))?;
-        let mut state = self.state();
-        state.base = Some(record.tokens.newest());
-        state.found = Found::Alive(record);
-        Ok(())
+        let (in_doubt, lived) = {
+            let mut state = self.state();
+            (state.doubt.take().is_some(), matches!(state.found, Found::Alive(_)))
+        };
+        match found {
+            Found::Alive(mut record) if !in_doubt => {
+                self.working()?.rebase(std::mem::take(&mut record.fields))?;
+                let mut state = self.state();
+                state.base = Some(record.tokens.newest());
+                state.found = Found::Alive(record);
+                Ok(())
+            }
+            found if lived || in_doubt => {
+                let edited = self.working()?.is_edited();
+                let wished = !std::mem::take(&mut self.state().wish).is_empty();
+                if !in_doubt && (edited || wished) {
+                    self.tell(Event::Dropped(Why::Dead));
+                }
+                self.take_in(Ok(found))
+            }
+            // The edits are those of a session that is yet to begin.
+            found => {
+                self.state().found = found;
+                Ok(())
+            }
+        }
     }
 
     /// What the store has for an id.

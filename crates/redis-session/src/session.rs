@@ -160,7 +160,7 @@ impl<L> Session<Untyped, L> {
     /// Names and JSON texts of all fields, sorted by name: for a page that shows a visitor what is kept.
     ///
     /// # Errors
-    /// `is_field`: called in the closure of an update of this very session.
+    /// `is_field`: called in the closure of an update.
     pub fn fields(&self) -> Result<Vec<(String, String)>, Error> {
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         Ok(self.handle.working()?.fields().iter().map(|(name, value)| (text(name), text(value))).collect())
@@ -313,7 +313,7 @@ impl<L> Session<Untyped, L> {
     }
 
     /// Reads the session again, and makes this request's edits again on what is there now. For connections that live
-    /// long.
+    /// long. After a save of unknown outcome its edits are dropped instead: what is there shows whether they were saved.
     ///
     /// # Errors
     /// `is_unavailable`: it stays as it was. `is_field`: an edit cannot be made on what is there now.

@@ -11,7 +11,7 @@ use redis_session_core::{Store, Stored};
 use redis_session_store::RedisStore;
 use redis_session_testkit::{RedisServer, store_contract};
 
-use crate::{Visitor, until};
+use crate::{Visitor, patient, until};
 
 const USERS: &str = include_str!("../../../../deploy/users.acl");
 
@@ -67,7 +67,7 @@ async fn r71_r79_the_store_sends_what_its_rule_allows_and_the_rule_allows_no_mor
 
     redis.reset_stats();
     let url = format!("redis://shop:password@127.0.0.1:{}", redis.port());
-    store_contract(RedisStore::connect(&url).await.unwrap(), tokio::time::sleep).await;
+    store_contract(patient(&url).await, tokio::time::sleep).await;
     let counts = redis.command_counts();
     assert_eq!(redis.run(&["ACL", "LOG"]).list(), [], "a command or a key was refused");
 

@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 use redis_session_core::{Create, Fields, Saved, Store};
-use redis_session_store::RedisStore;
 use redis_session_testkit::{RedisServer, Reply};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::{Visitor, set, text};
+use crate::{Visitor, patient, set, text};
 
 /// A shopper like that of the benchmarks: eight fields, 614 bytes of JSON.
 fn shopper() -> Map<String, Value> {
@@ -75,7 +74,7 @@ fn class(bytes: usize) -> usize {
 #[tokio::test]
 async fn a_shopper_of_600_bytes_takes_two_allocator_classes_more_than_its_json() {
     let redis = RedisServer::start_with(&[("hash-max-listpack-value", "1024")]);
-    let store = RedisStore::connect(&redis.url()).await.unwrap();
+    let store = patient(&redis.url()).await;
     let visitor = Visitor::new();
     let fields = shopper().into_iter().map(|(name, value)| (name.into(), value.to_string().into())).collect();
     let create = Create { fields: Fields::from_pairs(fields), ..visitor.create(&[]) };

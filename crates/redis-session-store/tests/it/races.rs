@@ -8,7 +8,7 @@ use redis_session_core::{Created, Ended, Save, Saved, Store, Stored};
 use redis_session_store::RedisStore;
 use redis_session_testkit::RedisServer;
 
-use crate::{Visitor, count, destroy, new_proof, set};
+use crate::{Visitor, count, destroy, new_proof, patient, set};
 
 const TASKS: usize = 20;
 const ROUNDS: usize = 500;
@@ -48,8 +48,7 @@ async fn rotation_wins(store: &RedisStore) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn r38_a_late_save_undoes_neither_an_end_nor_a_rotation_in_10_000_rounds() {
     let redis = RedisServer::start();
-    // Every core is busy with other tests perhaps: it is not speed that is tested here.
-    let store = RedisStore::options(&redis.url()).deadline(Duration::from_secs(10)).connect().await.unwrap();
+    let store = patient(&redis.url()).await;
     let tasks: Vec<_> = (0..TASKS)
         .map(|_| {
             let store = store.clone();
@@ -69,7 +68,7 @@ async fn r38_a_late_save_undoes_neither_an_end_nor_a_rotation_in_10_000_rounds()
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_may_forget_the_scripts_at_any_time() {
     let redis = RedisServer::start();
-    let store = RedisStore::options(&redis.url()).deadline(Duration::from_secs(10)).connect().await.unwrap();
+    let store = patient(&redis.url()).await;
     let visitor = Arc::new(Visitor::new());
     let first = visitor.born(&store, &[]).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -119,7 +118,7 @@ where
 #[tokio::test(flavor = "multi_thread")]
 async fn r05_of_a_hundred_that_create_one_key_one_succeeds_and_stays() {
     let redis = RedisServer::start();
-    let store = RedisStore::options(&redis.url()).deadline(Duration::from_secs(10)).connect().await.unwrap();
+    let store = patient(&redis.url()).await;
     let key = Visitor::new().key;
     let told = a_hundred(|| {
         // Another proving half each: what a generator that repeats itself would lead to.
@@ -139,7 +138,7 @@ async fn r05_of_a_hundred_that_create_one_key_one_succeeds_and_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r05_r35_of_a_hundred_rotations_of_one_proof_one_succeeds_and_no_data_are_lost() {
     let redis = RedisServer::start();
-    let store = RedisStore::options(&redis.url()).deadline(Duration::from_secs(10)).connect().await.unwrap();
+    let store = patient(&redis.url()).await;
     let visitor = Arc::new(Visitor::new());
     let first = visitor.born(&store, &[("a", "1")]).await;
     let told = a_hundred(|| {

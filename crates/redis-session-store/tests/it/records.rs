@@ -6,11 +6,11 @@ use redis_session_core::{End, Ended, Error, Life, Reason, Save, Saved, Store, St
 use redis_session_store::RedisStore;
 use redis_session_testkit::RedisServer;
 
-use crate::{LONG, Visitor, destroy, set, token};
+use crate::{LONG, Visitor, destroy, patient, set, token};
 
 async fn start() -> (RedisServer, RedisStore) {
     let redis = RedisServer::start();
-    let store = RedisStore::connect(&redis.url()).await.unwrap();
+    let store = patient(&redis.url()).await;
     (redis, store)
 }
 
