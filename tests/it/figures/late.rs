@@ -89,11 +89,16 @@ impl Shop {
         tokio::join!(page, other).0
     }
 
-    /// All that Redis has for the session, and when it goes.
-    fn record(&self) -> (BTreeMap<String, String>, i64) {
+    /// All that Redis has for the session, when it goes, and how many writes there were so far: a touch in the same
+    /// millisecond would not show otherwise.
+    fn record(&self) -> (BTreeMap<String, String>, i64, u64) {
         let keys = self.redis.run(&["KEYS", "*"]).texts();
         let [key] = &keys[..] else { panic!("{keys:?}") };
-        (self.redis.run(&["HGETALL", key]).map(), self.redis.run(&["PEXPIRETIME", key]).int())
+        let hash = self.redis.run(&["HGETALL", key]).map();
+        let writes = ["HSET", "HDEL", "HINCRBY", "DEL", "PEXPIRE", "PEXPIREAT"];
+        let counts = self.redis.command_counts();
+        let writes = writes.iter().filter_map(|name| counts.get(*name)).sum();
+        (hash, self.redis.run(&["PEXPIRETIME", key]).int(), writes)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::{Visitor, listen, patient_store, setting, shop};
 
 /// The deadline of the store, and what a busy machine may add.
-const IN_TIME: Duration = Duration::from_millis(250 + 250);
+const IN_TIME: Duration = Duration::from_millis(250 + 500);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_forgets_its_scripts_under_load_is_not_noticed() {
