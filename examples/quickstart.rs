@@ -39,6 +39,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sessions = sessions.cookie(Cookie::insecure_for_development()).check()?; // plain HTTP on loopback only
     let app = Router::new().route("/", get(home).post(add)).layer(sessions);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    println!("http://{}", listener.local_addr()?);
+    eprintln!("http://{}", listener.local_addr()?);
     Ok(axum::serve(listener, app).await?)
 }

@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sessions = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?);
     let app = routes().layer(sessions.cookie(Cookie::insecure_for_development()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    println!("http://{} (its tests: cargo test --example testing)", listener.local_addr()?);
+    eprintln!("http://{} (its tests: cargo test --example testing)", listener.local_addr()?);
     Ok(axum::serve(listener, app).await?)
 }
 

@@ -253,7 +253,11 @@ async fn what_was_awaited_stands_and_the_edits_after_it_fall_with_an_error() {
                 let session: Session = Session::from_extensions(request.extensions()).await?;
                 session.insert("a", &1)?;
                 let mut shopper = session.view::<Shopper>()?;
-                shopper.transaction(|shopper| Ok::<_, Error>(shopper.visits += 1)).await?;
+                let count = |shopper: &mut Shopper| {
+                    shopper.visits += 1;
+                    Ok::<_, Error>(())
+                };
+                shopper.transaction(count).await?;
                 session.insert("b", &2)?;
                 Ok::<_, Error>(StatusCode::INTERNAL_SERVER_ERROR)
             })
@@ -760,7 +764,11 @@ async fn after_the_response_edits_are_errors_and_what_is_awaited_works_without_a
         assert_eq!(kept.get("visits").unwrap(), Some(1));
         kept.refresh().await.unwrap();
         assert_eq!(kept.get("visits").unwrap(), Some(5));
-        shopper.transaction(|shopper| Ok::<_, Error>(shopper.visits += 1)).await.unwrap();
+        let count = |shopper: &mut Shopper| {
+            shopper.visits += 1;
+            Ok::<_, Error>(())
+        };
+        shopper.transaction(count).await.unwrap();
         kept.save().await.unwrap();
         assert_eq!(visitor.fields().await, texts(&[("visits", "6")]));
         kept.destroy().await.unwrap();

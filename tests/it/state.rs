@@ -259,7 +259,8 @@ mod round_trip {
     async fn none_and_absent_stay_apart() {
         on_both_stores(async |place| {
             let visitor = place.visitor();
-            let steps: [(fn(&mut Choices), [Option<&str>; 3]); 5] = [
+            type Step = fn(&mut Choices);
+            let steps: [(Step, [Option<&str>; 3]); 5] = [
                 (|choices| choices.note = Some(String::new()), [None, Some(r#""""#), None]),
                 (|choices| choices.theme = None, [Some("null"), Some(r#""""#), None]),
                 (|choices| choices.tag = None, [Some("null"), Some(r#""""#), Some("")]),
@@ -728,7 +729,11 @@ mod limits {
                     too_large(session.increment(&"x".repeat(29), 1));
                     too_large(shopper.update(|shopper| shopper.cart.push("x".repeat(40))));
                     assert_eq!(shopper.cart, ["tea"]);
-                    too_large(shopper.transaction(|shopper| Ok::<_, Error>(shopper.cart.push("x".repeat(40)))).await);
+                    let too_much = |shopper: &mut Shopper| {
+                        shopper.cart.push("x".repeat(40));
+                        Ok::<_, Error>(())
+                    };
+                    too_large(shopper.transaction(too_much).await);
                     shopper.update(|shopper| shopper.visits += 1)
                 })
                 .await;
