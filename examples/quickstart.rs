@@ -1,4 +1,5 @@
 //! A counter and a small cart: `cargo run --example quickstart`. In memory, or in Redis when `REDIS_URL` is set.
+#![allow(clippy::print_stdout)]
 
 use axum::{Form, Router, response::Redirect, routing::get};
 use redis_session::{Cookie, Error, KeyRing, MemoryStore, RedisSessionLayer, Session};
