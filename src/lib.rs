@@ -1,1 +1,19 @@
-//! Empty: this package owns the examples, the integration tests and the benchmarks of the workspace.
+//! Empty: this package owns the examples, the integration tests and the benchmarks of the workspace. Its doc tests are the
+//! code of the README and the guides.
+
+#[cfg(doctest)]
+mod guides {
+    macro_rules! compiled {
+        ($($name:ident: $path:literal,)*) => { $(#[doc = include_str!($path)] mod $name {})* };
+    }
+
+    compiled! {
+        readme: "../README.md",
+        getting_started: "../docs/getting-started.md",
+        merging: "../docs/merging.md",
+        expiry: "../docs/expiry.md",
+        changing_state: "../docs/changing-state.md",
+        callbacks: "../docs/callbacks.md",
+        testing: "../docs/testing.md",
+    }
+}

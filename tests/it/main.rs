@@ -2,4 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod edits;
+mod expiry;
+mod figures;
+mod regression;
 mod requests;
+mod state;
+mod visitor;

@@ -56,3 +56,11 @@ async fn a_session_lives_from_its_first_edit_to_its_end() {
     let layer = RedisSessionLayer::connect(&redis.url(), KeyRing::random().unwrap()).await.unwrap();
     tour(Browser::new(app(layer))).await;
 }
+
+#[test]
+fn the_readme_s_first_code_is_the_example_quickstart() {
+    let example = include_str!("../../examples/quickstart.rs");
+    let (_, code) = example.split_once("\n\n").unwrap();
+    assert!(example.lines().count() <= 50);
+    assert!(include_str!("../../README.md").contains(&format!("```rust,no_run\n{code}```")));
+}

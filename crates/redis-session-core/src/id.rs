@@ -137,3 +137,55 @@ impl fmt::Debug for SessionKey {
         write!(f, "SessionKey({}:…)", self.realm)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Display;
+    use std::ops::Deref;
+
+    use serde::Serialize;
+    use static_assertions::assert_not_impl_any;
+
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn r02_where_the_generator_fails_there_is_no_id() {
+        // It fails at once, or with the second half.
+        for works in 0..2 {
+            let left = std::sync::atomic::AtomicI32::new(works);
+            let random = Random::scripted(move |bytes| {
+                bytes.fill(1);
+                match left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) {
+                    1.. => Ok(()),
+                    _ => Err(Error::new(Kind::Random, "the generator failed")),
+                }
+            });
+            assert_eq!(SessionId::random(&random).unwrap_err().kind(), Kind::Random);
+            let id = SessionId::random(&Random::system()).unwrap();
+            assert_eq!(id.rotated(&random).unwrap_err().kind(), Kind::Random);
+            assert_eq!(crate::Token::random(&random).unwrap_err().kind(), Kind::Random);
+        }
+    }
+
+    #[test]
+    fn r07_an_id_has_no_text_form() {
+        assert_not_impl_any!(SessionId: Copy, Display, Serialize, Deref, AsRef<[u8]>, AsRef<str>, Into<String>);
+        let id = SessionId::random(&Random::system()).unwrap();
+        let shown = format!("{id:?} {:?} {:?}", id.proof(), id.key(&"main".into()));
+        assert_eq!(shown, "SessionId(…) Proof(…) SessionKey(main:…)");
+    }
+
+    #[test]
+    fn r69_no_two_realms_or_ids_share_a_key() {
+        let ids: Vec<SessionId> = (0..20).map(|_| SessionId::random(&Random::system()).unwrap()).collect();
+        let realms = ["", ":", "a", "a:", "a:b", "b", "main", "main:AAAAAAAAAAAAAAAAAAAAAA"];
+        let mut keys = std::collections::HashSet::new();
+        for id in &ids {
+            for realm in realms {
+                assert!(keys.insert(id.key(&realm.into()).to_text()));
+            }
+        }
+        assert_eq!(keys.len(), ids.len() * realms.len());
+    }
+}

@@ -267,7 +267,13 @@ impl SigningKey {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Display;
+    use std::ops::Deref;
+
     use base64::engine::general_purpose::STANDARD;
+    use serde::Serialize;
+    use static_assertions::{assert_impl_all, assert_not_impl_any};
+    use zeroize::ZeroizeOnDrop;
 
     use super::*;
 
@@ -348,12 +354,77 @@ mod tests {
     }
 
     #[test]
-    fn r103_derived_keys_differ_and_stay_what_they_are() {
-        let key = SigningKey::derive(&Master(Zeroizing::new(key(3))), "main", "id");
-        let tag = key.mac(&[9; 32]).finalize().into_bytes();
-        let text = URL_SAFE_NO_PAD.encode(&tag[..TAG]);
+    fn r99_r103_the_mac_is_over_parts_with_their_lengths_under_a_key_of_its_own() {
+        let derived = |label: &[u8]| {
+            let mut bytes = [0; 32];
+            Hkdf::<Sha256>::new(None, &key(3)).expand(label, &mut bytes).unwrap();
+            bytes
+        };
+        let (id_key, mac_key) = (derived(b"redis-session key id 1"), derived(b"redis-session cookie mac 1"));
+        assert_ne!(id_key[..4], mac_key[..4]);
+        let mut mac = HmacSha256::new_from_slice(&mac_key).unwrap();
+        for part in [b"session cookie".as_slice(), b"1", b"main", b"id", &id_key[..4], &[9; 32]] {
+            mac.update(&[0, 0, 0, 0, 0, 0, 0, u8::try_from(part.len()).unwrap()]);
+            mac.update(part);
+        }
+        let tag = &mac.finalize().into_bytes()[..TAG];
         // Changing this text logs every visitor of every deployment out.
-        assert_eq!((key.id, text.as_str()), ([229, 206, 132, 192], "cDcLWRbZw959D7W3VFwz9g"));
+        assert_eq!(
+            (&id_key[..4], URL_SAFE_NO_PAD.encode(tag).as_str()),
+            ([229, 206, 132, 192].as_slice(), "cDcLWRbZw959D7W3VFwz9g")
+        );
+
+        let text = ring(3).signer("main", "id").sign(&SessionId::from_bytes(&[9; 32]));
+        let signed = [&id_key[..4], &[9; 32], tag].concat();
+        assert_eq!(text, format!("1{}", URL_SAFE_NO_PAD.encode(signed)));
+    }
+
+    #[test]
+    fn r102_r106_the_version_comes_first_and_no_other_version_or_key_is_tried() {
+        let signer = ring(1).previous(key(2)).unwrap().signer("main", "id");
+        let id = SessionId::random(&Random::system()).unwrap();
+        let good = signer.sign(&id);
+        assert_eq!(good.as_bytes()[0], b'1');
+        let with_version = |version: u8| [&[version], &good.as_bytes()[1..]].concat();
+        for version in (0..=255).filter(|version| *version != b'1') {
+            assert_eq!(signer.verify(&with_version(version)), Err(Unverified::Malformed), "{version}");
+        }
+        let with_key_id = |key_id: &[u8]| {
+            let mut signed = URL_SAFE_NO_PAD.decode(&good[1..]).unwrap();
+            signed[..KEY_ID].copy_from_slice(key_id);
+            format!("1{}", URL_SAFE_NO_PAD.encode(signed)).into_bytes()
+        };
+        let [first, second] = signer.keys.as_slice() else { panic!("two keys") };
+        assert_eq!(signer.verify(&with_key_id(&first.id)), Ok(id));
+        assert_eq!(signer.verify(&with_key_id(&second.id)), Err(Unverified::BadSignature));
+        for unknown in [[0; KEY_ID], [255; KEY_ID], *b"none"] {
+            assert_eq!(signer.verify(&with_key_id(&unknown)), Err(Unverified::UnknownKey));
+        }
+    }
+
+    /// The crates say of their types whether dropping wipes them.
+    #[test]
+    fn r105_keys_are_wiped_and_cannot_be_copied_serialised_or_shown() {
+        assert_impl_all!(Zeroizing<Vec<u8>>: ZeroizeOnDrop);
+        // What an HMAC keeps of its key is the state of two of these.
+        assert_impl_all!(Sha256: ZeroizeOnDrop);
+        assert_not_impl_any!(KeyRing: Copy, Serialize, Display, Deref, AsRef<[u8]>);
+        assert_not_impl_any!(Signer: Copy, Serialize, Display, Deref, AsRef<[u8]>);
+        let keys = ring(1).previous(key(2)).unwrap();
+        assert_eq!(format!("{keys:?} {:?}", keys.signer("main", "id")), "KeyRing(2 keys) Signer(2 keys)");
+    }
+
+    /// A comparison that ends at the first difference tells how much of a forged tag was right.
+    #[test]
+    fn r100_tags_and_proofs_are_compared_in_constant_time() {
+        let body = |source: &'static str, begin: &str| {
+            let (_, rest) = source.split_once(begin).unwrap_or_else(|| panic!("there is no {begin:?} any more"));
+            rest.split_once("\n    }\n").unwrap().0
+        };
+        let verify = body(include_str!("key_ring.rs"), "pub fn verify(&self, value: &[u8])");
+        assert!(verify.contains("verify_truncated_left(tag)") && !verify.contains("== tag"), "{verify}");
+        let equal = body(include_str!("id.rs"), "impl PartialEq for Proof {");
+        assert!(equal.contains("ct_eq") && !equal.contains("self.0 =="), "{equal}");
     }
 
     #[test]

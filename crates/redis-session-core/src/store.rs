@@ -99,7 +99,8 @@ pub struct Save {
     pub wish: WishChange,
     /// The layer's policy.
     pub life: Life,
-    /// The most bytes that names and values may have afterwards.
+    /// The most bytes that names and values may have afterwards. Not checked on the very version that is `base`: there
+    /// the caller knows the size, and may shrink what a smaller limit finds too large.
     pub limit: usize,
 }
 

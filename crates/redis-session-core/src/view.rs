@@ -202,13 +202,13 @@ impl<T: State> Replay for Closures<T> {
 /// Puts what differs between two serialisations of a view into the fields; all other fields stay as they are.
 fn write_difference<T: State>(before: &Encoded, after: &Encoded, fields: &mut Fields) -> Result<(), Error> {
     let mut check = false;
-    for (name, value) in after.iter() {
-        if before.get(name) != Some(value) {
+    for (name, text) in after.iter() {
+        if before.get(name) != Some(text) {
             check_name(name)?;
             // serde_json writes numbers that are not finite as null, and so what an option leaves out: only reading
             // it back tells the two apart.
-            check |= value.windows(4).any(|part| part == b"null");
-            fields.set(name.clone(), value.clone());
+            check |= text.windows(4).any(|part| part == b"null");
+            fields.set(name.clone(), after.keep(text));
         }
     }
     for (name, _) in before.iter().filter(|(name, _)| after.get(name).is_none()) {
@@ -264,7 +264,14 @@ fn catches_all<T: State>() -> Result<bool, Error> {
 
 /// The types that view one session in one request; refuses a pair that would take each other's fields.
 #[derive(Debug, Default)]
-pub(crate) struct Views(Vec<(TypeId, &'static str, bool)>);
+pub(crate) struct Views(Vec<Viewer>);
+
+#[derive(Clone, Copy, Debug)]
+struct Viewer {
+    id: TypeId,
+    name: &'static str,
+    catches_all: fn() -> Result<bool, Error>,
+}
 
 impl Views {
     /// Adds a view of `T`.
@@ -272,28 +279,33 @@ impl Views {
     /// # Errors
     /// [`is_field`](Error::is_field): `T`, or a view that is there already, catches all fields.
     pub(crate) fn add<T: State>(&mut self) -> Result<(), Error> {
-        let id = TypeId::of::<T>();
-        if self.0.iter().any(|(other, ..)| *other == id) {
+        let new = Viewer { id: TypeId::of::<T>(), name: std::any::type_name::<T>(), catches_all: catches_all::<T> };
+        if self.0.iter().any(|there| there.id == new.id) {
             return Ok(());
         }
-        // Alone, a type may take what it wants: the question is asked only when a second one comes.
-        let name = std::any::type_name::<T>();
-        if !self.0.is_empty() {
-            let catches = catches_all::<T>()?;
-            if let Some((_, other, _)) = self.0.iter().find(|(.., other_catches)| *other_catches || catches) {
-                let (catching, beside) = if catches { (name, *other) } else { (*other, name) };
-                return Err(Error::new(
-                    Kind::Field,
-                    format!(
-                        "{catching} takes every field of the session (a map, or #[serde(flatten)] of one), so it cannot be used beside {beside} in one request"
-                    ),
-                ));
+        // Alone, a type may take what it wants: the question, which costs a default and its serialisation, is asked
+        // only when a second one comes.
+        for there in &self.0 {
+            for (one, other) in [(&new, there), (there, &new)] {
+                if (one.catches_all)()? {
+                    return Err(one.cannot_stand_beside(other));
+                }
             }
-            self.0.push((id, name, false));
-            return Ok(());
         }
-        self.0.push((id, name, catches_all::<T>()?));
+        self.0.push(new);
         Ok(())
+    }
+}
+
+impl Viewer {
+    fn cannot_stand_beside(&self, other: &Self) -> Error {
+        let (catching, beside) = (self.name, other.name);
+        Error::new(
+            Kind::Field,
+            format!(
+                "{catching} takes every field of the session (a map, or #[serde(flatten)] of one), so it cannot be used beside {beside} in one request"
+            ),
+        )
     }
 }
 

@@ -86,6 +86,11 @@ impl Working {
         !self.edits.is_empty()
     }
 
+    /// Whether the edits lead anywhere else than where they began.
+    pub fn is_changed(&self) -> bool {
+        self.is_edited() && self.fields != self.base
+    }
+
     /// Makes an edit that merges, and keeps it.
     ///
     /// # Errors
@@ -94,9 +99,10 @@ impl Working {
         if let Edit::Set(name, _) | Edit::Remove(name) | Edit::Increment(name, _) = &edit {
             check_name(name)?;
         }
-        if let Edit::Set(name, value) = &edit {
-            let old = self.fields.get(name).map_or(0, |old| name.len() + old.len());
-            self.check_size(self.fields.size() - old + name.len() + value.len())?;
+        match &edit {
+            Edit::Set(name, value) => self.check_size_with(name, value)?,
+            Edit::Increment(name, by) => self.check_size_with(name, &self.fields.incremented(name, *by)?)?,
+            Edit::Remove(_) | Edit::Clear | Edit::Update(_) => {}
         }
         edit.apply(&mut self.fields)?;
         self.edits.push(edit);
@@ -161,7 +167,8 @@ impl Working {
     /// Makes all edits again on what is there now.
     ///
     /// # Errors
-    /// An edit that cannot be made there, or a closure that panics. The edits are kept, the fields are as before.
+    /// An edit that cannot be made there, a closure that panics, or more bytes than the limit. The edits are kept, the
+    /// fields are as before.
     pub fn rebase(&mut self, base: Fields) -> Result<(), Error> {
         let mut fields = base.clone();
         for edit in &self.edits {
@@ -173,6 +180,8 @@ impl Working {
                 )
             })??;
         }
+        // What others added meanwhile counts too.
+        self.check_growth(base.size(), fields.size())?;
         self.base = base;
         self.fields = fields;
         self.staged = 0;
@@ -192,10 +201,20 @@ impl Working {
         self.reset(base);
     }
 
-    /// Whether fields of so many bytes may be kept. What is over the limit already may shrink.
+    /// Whether fields of so many bytes may be kept.
     pub(crate) fn check_size(&self, size: usize) -> Result<(), Error> {
+        self.check_growth(self.base.size(), size)
+    }
+
+    fn check_size_with(&self, name: &Bytes, value: &Bytes) -> Result<(), Error> {
+        let old = self.fields.get(name).map_or(0, |old| name.len() + old.len());
+        self.check_size(self.fields.size() - old + name.len() + value.len())
+    }
+
+    /// What is over the limit already may shrink.
+    fn check_growth(&self, before: usize, after: usize) -> Result<(), Error> {
         match self.limit {
-            Some(limit) if size > limit && size > self.base.size() => Err(too_large(limit)),
+            Some(limit) if after > limit && after > before => Err(too_large(limit)),
             _ => Ok(()),
         }
     }

@@ -8,6 +8,7 @@
 //! ```text
 //! ACL SETUSER shop on >password ~sess:* +hgetall +time +evalsha +eval
 //!     +hmget +hget +hkeys +hset +hdel +hincrby +exists +del +pexpire +pexpireat
+//!     +client|id +info
 //! ```
 //!
 //! (and `+select` for another database than 0).

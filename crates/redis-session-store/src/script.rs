@@ -225,6 +225,10 @@ fn corrupt(message: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use allocation_counter::measure;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
     use redis_session_core::{Changes, Fields, Proof, Random, Reason, SessionId};
     use sha1::{Digest, Sha1};
 
@@ -396,6 +400,63 @@ mod tests {
         assert_eq!(late(&words(&[text("saved"), Reply::Number(5)])), None);
     }
 
+    /// What is wrong with a reply, taken as one of each script's.
+    fn errors(reply: &Reply) -> Vec<Error> {
+        let (key, session) = (Bytes::from(KEY), session());
+        let _ = late(reply);
+        let all = [
+            saved(reply.clone(), &key, &session).err(),
+            created(reply.clone(), &key).err(),
+            ended(reply.clone(), &key, &session).err(),
+        ];
+        let errors: Vec<Error> = all.into_iter().flatten().collect();
+        assert!(errors.iter().all(Error::is_corrupt), "{reply:?} {errors:?}");
+        errors
+    }
+
+    /// Words of ours, and others, in lists within lists.
+    fn replies() -> impl Strategy<Value = Reply> {
+        const WORDS: &str = "gone tombstone saved late replaced moved refused large created exists alive ended corrupt \
+                             tokenAAA @ @ended";
+        let meta = "1 AAAAAA BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - -";
+        let words: Vec<&str> = WORDS.split(' ').chain([KEY, "destroyed 5", meta, ""]).collect();
+        let text = prop_oneof![
+            3 => select(words).prop_map(Bytes::from),
+            1 => vec(any::<u8>(), 0..40).prop_map(Bytes::from),
+        ];
+        let leaf = prop_oneof![
+            4 => text.prop_map(Reply::Text),
+            1 => any::<i64>().prop_map(Reply::Number),
+            1 => Just(Reply::Other),
+        ];
+        leaf.prop_recursive(6, 64, 8, |inner| vec(inner, 0..8).prop_map(Reply::List))
+    }
+
+    fn size(reply: &Reply) -> u64 {
+        match reply {
+            Reply::List(parts) => 1 + parts.iter().map(size).sum::<u64>(),
+            _ => 1,
+        }
+    }
+
+    fn config() -> ProptestConfig {
+        let cases = std::env::var("PROPERTY_CASES").map_or(2_000, |cases| cases.parse().unwrap());
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        #[test]
+        fn r90_any_reply_is_one_of_ours_or_corrupt_and_takes_bounded_memory(reply in replies(), parts in vec(replies(), 1..5)) {
+            for reply in [reply, words(&parts)] {
+                let most = 4096 + 500 * size(&reply);
+                let bytes = measure(|| drop(errors(&reply))).bytes_max;
+                prop_assert!(bytes <= most, "{} bytes, {} allowed", bytes, most);
+            }
+        }
+    }
+
     /// Every reply of up to four parts from this alphabet: what is not one of ours is corrupt, and nothing panics.
     #[test]
     fn garbage_is_corrupt() {
@@ -410,17 +471,7 @@ mod tests {
         alphabet.push(Reply::List(vec![text("@"), Reply::Number(1)]));
         alphabet.push(Reply::List(vec![text("@"), text("1 BBBBBB BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - -")]));
         alphabet.push(Reply::List(vec![text("@ended"), text("destroyed 5")]));
-        let check = |reply: &Reply| {
-            let (a, b, c) = (
-                saved(reply.clone(), &key, &session()).err(),
-                created(reply.clone(), &key).err(),
-                ended(reply.clone(), &key, &session()).err(),
-            );
-            let _ = late(reply);
-            let errors: Vec<Error> = [a, b, c].into_iter().flatten().collect();
-            assert!(errors.iter().all(Error::is_corrupt), "{reply:?} {errors:?}");
-            errors.len()
-        };
+        let check = |reply: &Reply| errors(reply).len();
         let mut refused = 0;
         for one in &alphabet {
             refused += check(one);

@@ -84,7 +84,7 @@ impl<S: Server> Operations<S> {
     }
 
     fn key(&self, session: &SessionKey) -> Bytes {
-        format!("{}{}", self.prefix, session.to_text()).into()
+        [&self.prefix, session.to_text().as_str()].concat().into()
     }
 
     fn by(&self) -> Instant {

@@ -407,6 +407,8 @@ impl WebDriverError {
     fn may_pass(&self) -> bool {
         ["no such element", "stale element reference", "element not interactable", "element click intercepted"]
             .contains(&self.kind.as_str())
+            // What chromedriver says instead of "stale" while a page goes away.
+            || self.message.contains("does not belong to the document")
     }
 }
 

@@ -89,6 +89,7 @@ const CASES: &[(&str, Case)] = cases![
     increments_count,
     an_impossible_increment_writes_nothing,
     too_many_bytes_on_a_moved_record_write_nothing,
+    what_is_over_a_new_limit_may_shrink,
     wishes_change_and_stay,
     a_rotation_replaces_the_proof_in_place,
     an_idle_session_goes,
@@ -700,6 +701,14 @@ async fn too_many_bytes_on_a_moved_record_write_nothing(bench: &Bench<'_>) -> Ou
     session.holds("as many as fit", &[("a", "12"), ("b", "10"), ("c", "1234567"), ("d", "5")]).await?;
     session.saved(&Save { limit: 8, ..clear }).await?;
     session.holds("as many as fit after a clear", &[("c", "1234567")]).await
+}
+
+async fn what_is_over_a_new_limit_may_shrink(bench: &Bench<'_>) -> Outcome {
+    let session = bench.session()?;
+    let first = session.born(&[("a", "1234567"), ("b", "1234567")]).await?;
+    let smaller = Save { limit: 4, ..session.edit(first, changes(&[("a", Change::Remove)])).await? };
+    session.saved(&smaller).await?;
+    session.holds("what is left", &[("b", "1234567")]).await
 }
 
 async fn wishes_change_and_stay(bench: &Bench<'_>) -> Outcome {

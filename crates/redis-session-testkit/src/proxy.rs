@@ -131,7 +131,7 @@ impl Proxy {
         let address =
             listener.local_addr().unwrap_or_else(|error| panic!("the proxy has no address of its own: {error}"));
         let shared = Arc::new(Shared {
-            target: target.into(),
+            target: watch::Sender::new(target.into()),
             decide: Mutex::new(Box::new(|_| Action::Pass)),
             counts: Mutex::default(),
             connections: AtomicU64::new(0),
@@ -164,6 +164,12 @@ impl Proxy {
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
+    }
+
+    /// Leads to another server from now on, as after a failover. Connections to the one before are cut, and what they
+    /// held is lost.
+    pub fn lead_to(&self, target: impl Into<SocketAddr>) {
+        self.shared.target.send_replace(target.into());
     }
 
     /// Asks `decide` about every command from now on, in the order of their arrival.
@@ -263,7 +269,7 @@ impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Proxy")
             .field("address", &self.address)
-            .field("target", &self.shared.target)
+            .field("target", &*self.shared.target.borrow())
             .finish_non_exhaustive()
     }
 }
@@ -271,7 +277,7 @@ impl std::fmt::Debug for Proxy {
 type Decide = Box<dyn FnMut(&Command) -> Action + Send>;
 
 struct Shared {
-    target: SocketAddr,
+    target: watch::Sender<SocketAddr>,
     decide: Mutex<Decide>,
     counts: Mutex<BTreeMap<String, u64>>,
     connections: AtomicU64,
@@ -343,7 +349,15 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
         // An error here is about one connection that has gone again.
         let Ok((client, _)) = listener.accept().await else { continue };
         let number = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        tokio::spawn(connect(Arc::clone(&shared), client, number));
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let mut target = shared.target.subscribe();
+            let leads_to = *target.borrow_and_update();
+            tokio::select! {
+                () = connect(&shared, client, leads_to, number) => {}
+                _ = target.changed() => {}
+            }
+        });
     }
 }
 
@@ -359,9 +373,9 @@ enum Owed {
     Cut,
 }
 
-async fn connect(shared: Arc<Shared>, client: TcpStream, number: u64) {
+async fn connect(shared: &Arc<Shared>, client: TcpStream, target: SocketAddr, number: u64) {
     // No server: the client sees its connection end at once, which says the same.
-    let Ok(server) = TcpStream::connect(shared.target).await else { return };
+    let Ok(server) = TcpStream::connect(target).await else { return };
     for stream in [&client, &server] {
         // It only costs time if this fails.
         let _ = stream.set_nodelay(true);
@@ -369,12 +383,12 @@ async fn connect(shared: Arc<Shared>, client: TcpStream, number: u64) {
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let (owe, owed) = mpsc::unbounded_channel();
-    let client = Client { shared: &shared, stream: Some(to_client) };
+    let client = Client { shared, stream: Some(to_client) };
     let mut replies = std::pin::pin!(carry_replies(from_server, client, owed));
     // Kept until the last reply is here: Redis need not answer a connection that says goodbye.
     let _to_server = tokio::select! {
         () = &mut replies => return,
-        to_server = carry_requests(&shared, from_client, to_server, owe, number) => to_server,
+        to_server = carry_requests(shared, from_client, to_server, owe, number) => to_server,
     };
     replies.await;
 }

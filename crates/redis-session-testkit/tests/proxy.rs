@@ -248,6 +248,22 @@ fn a_killed_server_cuts_its_clients_and_a_restarted_one_is_found_again() {
 }
 
 #[test]
+fn a_proxy_that_leads_elsewhere_cuts_its_clients_and_serves_new_ones_from_there() {
+    let (redis, proxy) = redis_behind_proxy();
+    let other = RedisServer::start();
+    redis.run(&["SET", "k", "old"]);
+    other.run(&["SET", "k", "new"]);
+    let mut client = Client::of(&proxy);
+    client.send("GET k\r\n");
+    client.expect("$3\r\nold\r\n");
+    proxy.lead_to(other.address());
+    client.expect_end();
+    let mut again = Client::of(&proxy);
+    again.send("GET k\r\n");
+    again.expect("$3\r\nnew\r\n");
+}
+
+#[test]
 fn a_dropped_proxy_cuts_its_clients() {
     let (_redis, proxy) = redis_behind_proxy();
     let mut client = Client::of(&proxy);

@@ -38,10 +38,7 @@ pub(crate) struct Order {
 
 /// What must happen, by what is known now.
 pub(crate) fn plan(handle: &Handle, order: Order) -> Result<Plan, Error> {
-    let changed = {
-        let mut working = handle.working()?;
-        order.changes || working.is_edited() && !working.stage().changes.is_empty()
-    };
+    let changed = handle.working()?.is_changed() || order.changes;
     let state = handle.state();
     state.no_doubt()?;
     // A wish alone begins no session: a middleware may give one to every visitor.
@@ -279,7 +276,8 @@ async fn write(
             }
             Ok(Saved::Replaced) => return dead(handle, &save, Found::Replaced { lately: true }),
             Ok(Saved::Late) => {
-                tries.new_time()?;
+                // A first copy may have run, and others have saved so often since that the record has forgotten it.
+                tries.new_time().map_err(|late| if tries.unknown { tries.doubt(handle, None) } else { late })?;
                 save.not_after = self::not_after(handle, &key).await?;
             }
             Ok(Saved::Moved(record)) => {

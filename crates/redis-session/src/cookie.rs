@@ -122,18 +122,9 @@ impl Cookie {
     /// `is_config`: they would not, or it would be less safe than its name promises. The text says what to write.
     pub fn check(&self) -> Result<(), Error> {
         check_name(&self.name)?;
-        check_attribute("path", &self.path)?;
-        if !self.path.starts_with('/') {
-            return wrong("the cookie's path must begin with \"/\"");
-        }
-        if let Some(domain) = &self.domain {
-            check_attribute("domain", domain)?;
-            if !domain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
-                || domain.starts_with('.')
-                || domain.is_empty()
-            {
-                return wrong("the cookie's domain must be a host name, without a dot before it");
-            }
+        check_path(&self.path)?;
+        if self.domain.as_ref().is_some_and(|domain| !is_host_name(domain)) {
+            return wrong("the cookie's domain must be a host name, without a dot before or after it");
         }
         self.check_prefix()?;
         if self.same_site == SameSite::None && !self.secure {
@@ -166,13 +157,12 @@ impl Cookie {
                 "a cookie whose name begins with {prefix:?} must be Secure: in development use a name without a prefix"
             )));
         }
-        let host = prefix.starts_with("__Host-");
-        if host && self.domain.is_some() {
-            return wrong(
-                "a cookie whose name begins with \"__Host-\" must have no domain: begin it with \"__Secure-\"",
-            );
+        if self.domain.is_some() && *prefix != "__Secure-" {
+            return Err(config(format!(
+                "a cookie whose name begins with {prefix:?} must have no domain: begin it with \"__Secure-\""
+            )));
         }
-        if host && self.path != "/" {
+        if prefix.starts_with("__Host-") && self.path != "/" {
             return wrong("a cookie whose name begins with \"__Host-\" must have Path=/: begin it with \"__Secure-\"");
         }
         Ok(())
@@ -224,13 +214,22 @@ fn check_name(name: &str) -> Result<(), Error> {
 }
 
 /// RFC 6265bis, sections 4.1.1 and 5.7: visible ASCII but for `;`, and 1024 bytes at most.
-fn check_attribute(which: &str, text: &str) -> Result<(), Error> {
-    if text.len() > 1024 || !text.bytes().all(|b| b.is_ascii_graphic() && b != b';' && b != b',') {
-        return Err(config(format!(
-            "the cookie's {which} may have 1024 bytes of visible ASCII at most, and neither \";\" nor \",\""
-        )));
+fn check_path(path: &str) -> Result<(), Error> {
+    if path.len() > 1024 || !path.bytes().all(|b| b.is_ascii_graphic() && b != b';' && b != b',') {
+        return wrong("the cookie's path may have 1024 bytes of visible ASCII at most, and neither \";\" nor \",\"");
     }
-    Ok(())
+    if path.starts_with('/') { Ok(()) } else { wrong("the cookie's path must begin with \"/\"") }
+}
+
+/// RFC 1123, section 2.1. No browser keeps a cookie for anything else.
+fn is_host_name(domain: &str) -> bool {
+    let fits = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    domain.len() <= 253 && domain.split('.').all(fits)
 }
 
 fn wrong(message: &'static str) -> Result<(), Error> {
@@ -240,3 +239,6 @@ fn wrong(message: &'static str) -> Result<(), Error> {
 fn config(message: String) -> Error {
     Error::new(Kind::Config, message)
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,15 +76,14 @@ pub(crate) enum Outgoing {
 }
 
 thread_local! {
-    /// The handle whose working copy this thread has locked, so that a closure that uses its own session is told so
-    /// rather than waits for itself.
-    static LOCKED: Cell<*const Handle> = const { Cell::new(std::ptr::null()) };
+    /// Whether this thread has locked a working copy, so that a closure that uses a session is told so rather than waits
+    /// for itself: its own, or another whose closure uses this one.
+    static LOCKED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The working copy, locked.
 pub(crate) struct WorkingGuard<'a> {
     working: MutexGuard<'a, Working>,
-    before: *const Handle,
 }
 
 impl std::ops::Deref for WorkingGuard<'_> {
@@ -103,7 +102,7 @@ impl std::ops::DerefMut for WorkingGuard<'_> {
 
 impl Drop for WorkingGuard<'_> {
     fn drop(&mut self) {
-        LOCKED.set(self.before);
+        LOCKED.set(false);
     }
 }
 
@@ -140,17 +139,18 @@ impl Handle {
     /// The working copy.
     ///
     /// # Errors
-    /// This thread has it already: a closure of an update uses its own session.
+    /// This thread has one already: a closure of an update uses a session.
     pub(crate) fn working(&self) -> Result<WorkingGuard<'_>, Error> {
-        if std::ptr::eq(LOCKED.get(), self) {
+        if LOCKED.get() {
             return Err(Error::new(
                 Kind::Field,
-                "the closure of an update uses its own session: it may use its argument only",
+                "the closure of an update uses a session: it may use its argument only",
             ));
         }
         // A closure that panicked has left the working copy as it was.
         let working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(WorkingGuard { working, before: LOCKED.replace(self) })
+        LOCKED.set(true);
+        Ok(WorkingGuard { working })
     }
 
     /// The working copy, for an edit.
@@ -239,10 +239,11 @@ impl Handle {
                 Ok(())
             }
             found if lived || in_doubt => {
-                if !in_doubt && self.working()?.is_edited() {
+                let edited = self.working()?.is_edited();
+                let wished = !std::mem::take(&mut self.state().wish).is_empty();
+                if !in_doubt && (edited || wished) {
                     self.tell(Event::Dropped(Why::Dead));
                 }
-                self.state().wish = WishChange::default();
                 self.take_in(Ok(found))
             }
             // The edits are those of a session that is yet to begin.

@@ -160,7 +160,7 @@ impl<L> Session<Untyped, L> {
     /// Names and JSON texts of all fields, sorted by name: for a page that shows a visitor what is kept.
     ///
     /// # Errors
-    /// `is_field`: called in the closure of an update of this very session.
+    /// `is_field`: called in the closure of an update.
     pub fn fields(&self) -> Result<Vec<(String, String)>, Error> {
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         Ok(self.handle.working()?.fields().iter().map(|(name, value)| (text(name), text(value))).collect())

@@ -271,7 +271,9 @@ impl<'de> MapAccess<'de> for Pairs<'de, '_> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Problem> {
-        let mut json = serde_json::Deserializer::from_slice(self.value);
+        // Checked once as a whole, rather than string by string.
+        let text = std::str::from_utf8(self.value).map_err(|_| Problem::Json)?;
+        let mut json = serde_json::Deserializer::from_str(text);
         let decoded = seed.deserialize(&mut json).map_err(Problem::of_json)?;
         json.end().map_err(Problem::of_json)?;
         Ok(decoded)

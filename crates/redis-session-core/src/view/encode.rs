@@ -6,17 +6,27 @@ use serde::ser::{self, Impossible, SerializeMap, SerializeStruct, Serializer};
 
 use crate::error::{Error, Kind};
 
-/// A value's fields in the order in which it was serialised.
+/// A value's fields in the order in which it was serialised: all texts in one buffer, which is cut where one is kept.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Encoded(Vec<(Bytes, Bytes)>);
+pub(crate) struct Encoded {
+    buffer: Bytes,
+    /// Name, and where its text ends in the buffer.
+    ends: Vec<(Bytes, usize)>,
+}
 
 impl Encoded {
-    pub(crate) fn get(&self, name: &[u8]) -> Option<&Bytes> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value)
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.iter().find(|(n, _)| *n == name).map(|(_, text)| text)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-        self.0.iter().map(|(name, value)| (name, value))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, &[u8])> {
+        let mut from = 0;
+        self.ends.iter().map(move |(name, end)| (name, &self.buffer[std::mem::replace(&mut from, *end)..*end]))
+    }
+
+    /// One of its texts, to be kept.
+    pub(crate) fn keep(&self, text: &[u8]) -> Bytes {
+        self.buffer.slice_ref(text)
     }
 }
 
@@ -57,11 +67,9 @@ impl ser::Error for Problem {
     }
 }
 
-/// All values in one buffer, cut apart at the end.
 #[derive(Default)]
 struct FieldWriter {
     buffer: Vec<u8>,
-    /// Name, and where its value ends in the buffer.
     ends: Vec<(Bytes, usize)>,
     next: Bytes,
 }
@@ -74,14 +82,7 @@ impl FieldWriter {
     }
 
     fn finish(self) -> Encoded {
-        let buffer = Bytes::from(self.buffer);
-        let mut from = 0;
-        let cut = |(name, end)| {
-            let value = buffer.slice(from..end);
-            from = end;
-            (name, value)
-        };
-        Encoded(self.ends.into_iter().map(cut).collect())
+        Encoded { buffer: self.buffer.into(), ends: self.ends }
     }
 }
 

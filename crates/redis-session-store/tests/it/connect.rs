@@ -135,18 +135,3 @@ async fn prefixes_keep_applications_apart() {
     let office = RedisStore::connect(&redis.url()).await.unwrap();
     assert_eq!(office.load(&visitor.key).await.unwrap(), None);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_rights_that_the_docs_name_are_enough() {
-    let redis = RedisServer::start();
-    let rights = include_str!("../../src/lib.rs").split_once("ACL SETUSER shop ").unwrap().1;
-    let rights = rights.split_once("```").unwrap().0.replace("//!", "");
-    let command: Vec<&str> = ["ACL", "SETUSER", "shop"].into_iter().chain(rights.split_whitespace()).collect();
-    redis.run(&command);
-    let store = RedisStore::connect(&redis.url().replace("redis://", "redis://shop:password@")).await.unwrap();
-    redis_session_testkit::store_contract(store, tokio::time::sleep).await;
-    assert_eq!(
-        redis.run(&["ACL", "LOG"]).list().iter().filter(|entry| format!("{entry:?}").contains("sess:")).count(),
-        0
-    );
-}

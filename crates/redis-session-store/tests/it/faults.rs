@@ -50,7 +50,7 @@ async fn a_killed_redis_is_noticed_at_once_and_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_redis_is_given_up_and_found_again() {
+async fn r83_a_silent_redis_is_given_up_and_found_again() {
     let redis = RedisServer::start();
     let store = RedisStore::connect(&redis.url()).await.unwrap();
     let visitor = Visitor::new();
@@ -69,7 +69,7 @@ async fn a_silent_redis_is_given_up_and_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_whose_reply_was_lost_is_told_by_the_same_bytes() {
+async fn r84_a_write_whose_reply_was_lost_is_told_by_the_same_bytes() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.address());
     let store = RedisStore::connect(&proxy.url()).await.unwrap();

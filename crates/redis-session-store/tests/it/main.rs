@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod connect;
+mod deploy;
 mod faults;
+mod memory;
 mod races;
 mod records;
+mod security;
 
 use std::time::Duration;
 
@@ -20,7 +23,13 @@ use redis_session_testkit::{RedisServer, store_contract};
 #[tokio::test(flavor = "multi_thread")]
 async fn the_redis_store_keeps_the_contract() {
     let redis = RedisServer::start();
-    store_contract(RedisStore::connect(&redis.url()).await.unwrap(), tokio::time::sleep).await;
+    store_contract(patient(&redis.url()).await, tokio::time::sleep).await;
+}
+
+/// A store that waits for a busy machine: for tests of what is done, not of how long it takes.
+async fn patient(url: &str) -> RedisStore {
+    let patience = Duration::from_secs(10);
+    RedisStore::options(url).deadline(patience).connect_deadline(patience).connect().await.unwrap()
 }
 
 const LONG: Life = Life { idle: 600_000, absolute: 3_600_000, touch: 60_000 };

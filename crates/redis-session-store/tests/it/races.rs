@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis_session_core::{Ended, Save, Saved, Store, Stored};
+use redis_session_core::{Created, Ended, Save, Saved, Store, Stored};
 use redis_session_store::RedisStore;
 use redis_session_testkit::RedisServer;
 
-use crate::{Visitor, count, destroy, new_proof, set};
+use crate::{Visitor, count, destroy, new_proof, patient, set};
 
 const TASKS: usize = 20;
 const ROUNDS: usize = 500;
@@ -46,10 +46,9 @@ async fn rotation_wins(store: &RedisStore) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_save_undoes_neither_an_end_nor_a_rotation_in_10_000_rounds() {
+async fn r38_a_late_save_undoes_neither_an_end_nor_a_rotation_in_10_000_rounds() {
     let redis = RedisServer::start();
-    // Every core is busy with other tests perhaps: it is not speed that is tested here.
-    let store = RedisStore::options(&redis.url()).deadline(Duration::from_secs(10)).connect().await.unwrap();
+    let store = patient(&redis.url()).await;
     let tasks: Vec<_> = (0..TASKS)
         .map(|_| {
             let store = store.clone();
@@ -69,7 +68,7 @@ async fn a_late_save_undoes_neither_an_end_nor_a_rotation_in_10_000_rounds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_may_forget_the_scripts_at_any_time() {
     let redis = RedisServer::start();
-    let store = RedisStore::options(&redis.url()).deadline(Duration::from_secs(10)).connect().await.unwrap();
+    let store = patient(&redis.url()).await;
     let visitor = Arc::new(Visitor::new());
     let first = visitor.born(&store, &[]).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -100,4 +99,64 @@ async fn redis_may_forget_the_scripts_at_any_time() {
     }
     assert_eq!(redis.run(&["HGET", &visitor.name(), "n"]).int(), counted);
     assert!(counted > 100 && redis.command_count("EVAL") > 10, "{counted} {:?}", redis.command_counts());
+}
+
+/// Runs a hundred of them at once, and answers what they were told.
+async fn a_hundred<T, F>(attempt: impl Fn() -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let tasks: Vec<_> = (0..100).map(|_| tokio::spawn(attempt())).collect();
+    let mut told = Vec::new();
+    for task in tasks {
+        told.push(task.await.unwrap());
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r05_of_a_hundred_that_create_one_key_one_succeeds_and_stays() {
+    let redis = RedisServer::start();
+    let store = patient(&redis.url()).await;
+    let key = Visitor::new().key;
+    let told = a_hundred(|| {
+        // Another proving half each: what a generator that repeats itself would lead to.
+        let (store, visitor) = (store.clone(), Visitor { key: key.clone(), ..Visitor::new() });
+        async move {
+            let create = visitor.create(&[("a", "1")]);
+            let created = store.create(&visitor.key, &create).await.unwrap();
+            matches!(created, Created::Created { .. }).then_some((create.token, create.proof))
+        }
+    })
+    .await;
+    let winners: Vec<_> = told.into_iter().flatten().collect();
+    let Some(Stored::Record(record)) = store.load(&key).await.unwrap() else { panic!("no record") };
+    assert_eq!(winners, [(record.tokens.newest(), record.proof)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r05_r35_of_a_hundred_rotations_of_one_proof_one_succeeds_and_no_data_are_lost() {
+    let redis = RedisServer::start();
+    let store = patient(&redis.url()).await;
+    let visitor = Arc::new(Visitor::new());
+    let first = visitor.born(&store, &[("a", "1")]).await;
+    let told = a_hundred(|| {
+        let (store, visitor) = (store.clone(), visitor.clone());
+        async move {
+            let rotate = Save { new_proof: Some(new_proof()), ..visitor.merge(first, count("n")) };
+            match store.save(&visitor.key, &rotate).await.unwrap() {
+                Saved::Saved { .. } => rotate.new_proof,
+                Saved::Replaced => None,
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+    let winners: Vec<_> = told.into_iter().flatten().collect();
+    let Some(Stored::Record(record)) = store.load(&visitor.key).await.unwrap() else { panic!("no record") };
+    assert_eq!(winners, [record.proof]);
+    assert_ne!(record.proof, visitor.id.proof());
+    let fields: Vec<_> = record.fields.iter().map(|(_, value)| value.as_ref()).collect();
+    assert_eq!(fields, [b"1", b"1"]);
 }

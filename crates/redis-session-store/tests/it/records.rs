@@ -6,11 +6,11 @@ use redis_session_core::{End, Ended, Error, Life, Reason, Save, Saved, Store, St
 use redis_session_store::RedisStore;
 use redis_session_testkit::RedisServer;
 
-use crate::{LONG, Visitor, destroy, set, token};
+use crate::{LONG, Visitor, destroy, patient, set, token};
 
 async fn start() -> (RedisServer, RedisStore) {
     let redis = RedisServer::start();
-    let store = RedisStore::connect(&redis.url()).await.unwrap();
+    let store = patient(&redis.url()).await;
     (redis, store)
 }
 
@@ -30,7 +30,7 @@ async fn is_refused(redis: &RedisServer, store: &RedisStore, visitor: &Visitor, 
 }
 
 #[tokio::test]
-async fn what_is_not_a_record_is_refused_and_left_alone() {
+async fn r72_what_is_not_a_record_is_refused_and_left_alone() {
     let (redis, store) = start().await;
     let strange = Visitor::new();
     redis.run(&["SET", &strange.name(), "somebody else's"]);
@@ -45,7 +45,7 @@ async fn what_is_not_a_record_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn the_record_of_another_key_is_refused() {
+async fn r85_the_record_of_another_key_is_refused() {
     let (redis, store) = start().await;
     let (owner, other) = (Visitor::new(), Visitor::new());
     owner.born(&store, &[("secret", "1")]).await;
@@ -55,7 +55,7 @@ async fn the_record_of_another_key_is_refused() {
 }
 
 #[tokio::test]
-async fn a_persisted_key_is_gone_at_its_deadline_all_the_same() {
+async fn r54_a_persisted_key_is_gone_at_its_deadline_all_the_same() {
     let (redis, store) = start().await;
     let visitor = Visitor::new();
     let life = Life { idle: 100, ..LONG };
@@ -70,6 +70,18 @@ async fn a_persisted_key_is_gone_at_its_deadline_all_the_same() {
     let end = End { reason: Reason::Expired, expired_by: Some(life), ..destroy() };
     assert_eq!(store.end(&visitor.key, &end).await.unwrap(), Ended::Ended);
     assert!(matches!(store.load(&visitor.key).await.unwrap(), Some(Stored::Ended(_))));
+}
+
+#[tokio::test]
+async fn r55_a_key_without_an_end_gets_one_with_the_next_touch() {
+    let (redis, store) = start().await;
+    let visitor = Visitor::new();
+    let first = visitor.born(&store, &[("a", "1")]).await;
+    redis.run(&["PERSIST", &visitor.name()]);
+    assert_eq!(redis.run(&["PTTL", &visitor.name()]).int(), -1);
+    let touch = Save { token: None, ..visitor.merge(first, Default::default()) };
+    assert!(matches!(store.save(&visitor.key, &touch).await.unwrap(), Saved::Saved { .. }));
+    assert!((1..=660_000).contains(&redis.run(&["PTTL", &visitor.name()]).int()));
 }
 
 #[tokio::test]

@@ -1,0 +1,154 @@
+//! What a request costs with sessions: this project beside bare Axum and beside the least that one can do by hand.
+//!
+//! Run it with `cargo bench --bench http`; `docs/benchmarks.md` says how it measures and what it found.
+
+#![allow(clippy::print_stdout, reason = "a program for a terminal")]
+
+mod contender;
+mod cpu;
+mod load;
+mod report;
+mod serve;
+mod servers;
+mod settings;
+mod shopper;
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use redis_session_testkit::{Proxy, RedisServer};
+
+use contender::{Contender, Server};
+use load::{Load, Route};
+use report::{Figures, Report};
+use settings::Settings;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["serve", name] => serve_as(name),
+        // A test runner that looks for tests: there are none.
+        args if args.contains(&"--list") => Ok(()),
+        // `cargo bench` says that it is it; anything else only tries whether all of this works.
+        args => bench(&Settings::from_env(args.contains(&"--bench"))?),
+    }
+}
+
+/// As one would in an application: a runtime of as many threads as there are processors.
+fn serve_as(name: &str) -> Result<(), Box<dyn Error>> {
+    let redis = env::var("REDIS_URL")?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(servers::run(name, &redis))
+}
+
+/// The load takes one thread, so that the servers have at least the other processor.
+fn bench(settings: &Settings) -> Result<(), Box<dyn Error>> {
+    let redis = RedisServer::start_with(&[("hash-max-listpack-value", "1024")]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut report = Report {
+        rounds: settings.rounds,
+        requests_a_round: settings.requests,
+        connections: settings.connections,
+        visitors: settings.visitors,
+        results: figures(settings),
+    };
+    runtime.block_on(measure(settings, &redis, &mut report.results))?;
+    runtime.block_on(count(settings, &redis, &mut report.results))?;
+    report.finish();
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench-http.json");
+    fs::write(&file, serde_json::to_vec_pretty(&report)?)?;
+    println!("{}\n{}\nAll rounds: {}", report.table(), report.verdicts(), file.display());
+    Ok(())
+}
+
+fn figures(settings: &Settings) -> Vec<Figures> {
+    let of = |route| settings.contenders.iter().filter(move |c| c.routes.contains(route)).map(move |c| (route, c));
+    settings.routes.iter().flat_map(of).map(|(route, contender)| Figures::new(*route, &contender.name)).collect()
+}
+
+/// Processor time and latency, contenders in turn, so that a slow minute of the machine hits them all.
+async fn measure(settings: &Settings, redis: &RedisServer, results: &mut [Figures]) -> io::Result<()> {
+    let mut stands = Vec::with_capacity(settings.contenders.len());
+    for contender in &settings.contenders {
+        stands.push(Stand::open(contender, &redis.url(), settings).await?);
+    }
+    for round in 0..settings.rounds {
+        for &route in &settings.routes {
+            // Forwards and backwards: nobody always comes after the same neighbour.
+            let mut turns: Vec<_> = stands.iter_mut().filter(|stand| stand.routes.contains(&route)).collect();
+            if round % 2 == 1 {
+                turns.reverse();
+            }
+            for stand in turns {
+                stand.take_turn(route, settings.requests, redis, results).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A contender's server with its load.
+struct Stand<'a> {
+    name: &'a str,
+    routes: &'static [Route],
+    server: Server,
+    load: Load,
+}
+
+impl<'a> Stand<'a> {
+    async fn open(contender: &'a Contender, redis_url: &str, settings: &Settings) -> io::Result<Self> {
+        let server = contender.start(redis_url)?;
+        let load = Load::begin(server.address, settings.connections, settings.visitors).await?;
+        Ok(Self { name: &contender.name, routes: contender.routes, server, load })
+    }
+
+    async fn take_turn(
+        &mut self,
+        route: Route,
+        requests: usize,
+        redis: &RedisServer,
+        results: &mut [Figures],
+    ) -> io::Result<()> {
+        // The others had the processor's caches meanwhile.
+        self.load.run(route, requests / 20).await?;
+        let (cpu, redis_cpu) = (self.server.cpu()?, redis.used_cpu_micros());
+        let took = self.load.run(route, requests).await?;
+        // What a server does after its answer counts too.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let (cpu, redis_cpu) = (self.server.cpu()? - cpu, redis.used_cpu_micros() - redis_cpu);
+        let figures = find(results, self.name, route);
+        figures.cpu_us.push(cpu.as_secs_f64() * 1e6 / took.len() as f64);
+        figures.redis_cpu_us.push(redis_cpu as f64 / took.len() as f64);
+        figures.took.extend(took);
+        Ok(())
+    }
+}
+
+fn find<'a>(results: &'a mut [Figures], contender: &str, route: Route) -> &'a mut Figures {
+    let found = results.iter_mut().find(|figures| figures.contender == contender && figures.route == route.name());
+    found.expect("there are figures for every route of every contender")
+}
+
+/// Commands and bytes, by a proxy before Redis and so apart from the processor time.
+async fn count(settings: &Settings, redis: &RedisServer, results: &mut [Figures]) -> io::Result<()> {
+    for contender in &settings.contenders {
+        let proxy = Proxy::start(redis.address());
+        let mut stand = Stand::open(contender, &proxy.url(), settings).await?;
+        for &route in settings.routes.iter().filter(|route| contender.routes.contains(route)) {
+            // A script is sent as a whole when Redis does not know it yet.
+            stand.load.run(route, settings.connections).await?;
+            proxy.reset_counts();
+            let requests = stand.load.run(route, settings.requests.min(2_000)).await?.len() as f64;
+            let figures = find(results, &contender.name, route);
+            figures.bytes_to_redis = proxy.bytes_to_server() as f64 / requests;
+            figures.bytes_from_redis = proxy.bytes_to_client() as f64 / requests;
+            // Health checks are by the clock, whether there are requests or not.
+            let by_requests = proxy.counts().into_iter().filter(|(name, _)| !["TIME", "PING"].contains(&&**name));
+            figures.commands = by_requests.map(|(name, count)| (name, count as f64 / requests)).collect();
+        }
+    }
+    Ok(())
+}

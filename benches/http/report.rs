@@ -1,0 +1,204 @@
+//! The figures: medians, ratios of paired rounds, the table and the file.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::load::Route;
+
+/// All figures of a run.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    pub(crate) rounds: usize,
+    pub(crate) requests_a_round: usize,
+    pub(crate) connections: usize,
+    pub(crate) visitors: usize,
+    pub(crate) results: Vec<Figures>,
+}
+
+/// One contender on one route.
+#[derive(Serialize)]
+pub(crate) struct Figures {
+    pub(crate) route: &'static str,
+    pub(crate) contender: String,
+    /// Processor time of the server process in microseconds a request, one a round.
+    pub(crate) cpu_us: Vec<f64>,
+    /// The same of Redis.
+    pub(crate) redis_cpu_us: Vec<f64>,
+    /// `None`: there is no other to compare with in this run.
+    pub(crate) ratio: Option<Ratio>,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    /// Commands to Redis of one request.
+    pub(crate) commands: BTreeMap<String, f64>,
+    pub(crate) bytes_to_redis: f64,
+    pub(crate) bytes_from_redis: f64,
+    #[serde(skip)]
+    pub(crate) took: Vec<Duration>,
+}
+
+/// Processor time beside another contender's, each round with the same round.
+#[derive(Clone, Serialize)]
+pub(crate) struct Ratio {
+    to: &'static str,
+    median: f64,
+    lower_quartile: f64,
+    upper_quartile: f64,
+}
+
+/// What this project wants of itself.
+const WANTED: [(&str, Route, f64); 3] =
+    [("redis", Route::Untouched, 1.05), ("redis", Route::Read, 1.0), ("redis", Route::Write, 1.0)];
+
+fn base(route: Route) -> &'static str {
+    match route {
+        Route::Untouched => "bare",
+        Route::Read | Route::Write => "floor",
+    }
+}
+
+impl Figures {
+    pub(crate) fn new(route: Route, contender: &str) -> Self {
+        Self {
+            route: route.name(),
+            contender: contender.to_owned(),
+            cpu_us: Vec::new(),
+            redis_cpu_us: Vec::new(),
+            ratio: None,
+            p50_us: 0.0,
+            p99_us: 0.0,
+            commands: BTreeMap::new(),
+            bytes_to_redis: 0.0,
+            bytes_from_redis: 0.0,
+            took: Vec::new(),
+        }
+    }
+}
+
+impl Report {
+    /// Makes what needs all rounds.
+    pub(crate) fn finish(&mut self) {
+        for figures in &mut self.results {
+            let mut took: Vec<f64> = figures.took.iter().map(|took| took.as_secs_f64() * 1e6).collect();
+            took.sort_by(f64::total_cmp);
+            figures.p50_us = quantile(&took, 0.5);
+            figures.p99_us = quantile(&took, 0.99);
+        }
+        for route in Route::ALL {
+            let Some(base_us) = self.find(base(route), route).map(|figures| figures.cpu_us.clone()) else { continue };
+            for figures in self.results.iter_mut().filter(|figures| figures.route == route.name()) {
+                figures.ratio = Some(Ratio::of(&figures.cpu_us, &base_us, base(route)));
+            }
+        }
+    }
+
+    fn find(&self, contender: &str, route: Route) -> Option<&Figures> {
+        self.results.iter().find(|figures| figures.contender == contender && figures.route == route.name())
+    }
+
+    /// For people.
+    pub(crate) fn table(&self) -> String {
+        let mut text = format!(
+            "{} rounds of {} requests on {} connections, {} visitors. CPU: microseconds of the server process a request; \
+             medians, with the middle half of the rounds.\n",
+            self.rounds, self.requests_a_round, self.connections, self.visitors
+        );
+        for route in Route::ALL {
+            let of_route = self.results.iter().filter(|figures| figures.route == route.name());
+            let head = ["CPU us", "ratio to", base(route), "Redis CPU us", "p50 us", "p99 us", "bytes to, from Redis"];
+            let _ = writeln!(
+                text,
+                "\n{:<12} {:<23} {:<23} {:>12} {:>8} {:>8} {:>21}  commands",
+                route.name(),
+                head[0],
+                format!("{} {}", head[1], head[2]),
+                head[3],
+                head[4],
+                head[5],
+                head[6]
+            );
+            of_route.for_each(|figures| {
+                let _ = writeln!(text, "{}", line(figures));
+            });
+        }
+        text
+    }
+
+    /// What is wanted, and whether it is so.
+    pub(crate) fn verdicts(&self) -> String {
+        let mut text = String::new();
+        for (contender, route, limit) in WANTED {
+            let Some(ratio) = self.find(contender, route).and_then(|figures| figures.ratio.as_ref()) else { continue };
+            let verdict = match ratio {
+                ratio if ratio.median <= limit => "yes",
+                ratio if ratio.lower_quartile <= limit => "within the spread",
+                _ => "no",
+            };
+            let Ratio { to, median, lower_quartile, upper_quartile } = ratio;
+            let _ = writeln!(
+                text,
+                "{contender}, {}: at most {limit:.2} of {to}: {verdict} ({median:.3}, {lower_quartile:.3} to {upper_quartile:.3})",
+                route.name()
+            );
+        }
+        text
+    }
+}
+
+fn line(figures: &Figures) -> String {
+    let ratio = figures.ratio.as_ref().map_or_else(
+        || "-".to_owned(),
+        |ratio| format!("{:.3} ({:.3} to {:.3})", ratio.median, ratio.lower_quartile, ratio.upper_quartile),
+    );
+    let commands: Vec<String> = figures.commands.iter().map(|(name, count)| format!("{count:.2} {name}")).collect();
+    format!(
+        "{:<12} {:<23} {:<23} {:>12.1} {:>8.0} {:>8.0} {:>21}  {}",
+        figures.contender,
+        with_spread(&figures.cpu_us),
+        ratio,
+        median(&figures.redis_cpu_us),
+        figures.p50_us,
+        figures.p99_us,
+        format!("{:.0}, {:.0}", figures.bytes_to_redis, figures.bytes_from_redis),
+        commands.join(", ")
+    )
+}
+
+fn with_spread(values: &[f64]) -> String {
+    let sorted = sorted(values);
+    format!("{:.1} ({:.1} to {:.1})", quantile(&sorted, 0.5), quantile(&sorted, 0.25), quantile(&sorted, 0.75))
+}
+
+impl Ratio {
+    /// The machine is never twice the same, so each round is compared with itself only.
+    fn of(values: &[f64], base: &[f64], to: &'static str) -> Self {
+        let ratios: Vec<f64> = values.iter().zip(base).map(|(value, base)| value / base).collect();
+        let sorted = sorted(&ratios);
+        Self {
+            to,
+            median: quantile(&sorted, 0.5),
+            lower_quartile: quantile(&sorted, 0.25),
+            upper_quartile: quantile(&sorted, 0.75),
+        }
+    }
+}
+
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+fn median(values: &[f64]) -> f64 {
+    quantile(&sorted(values), 0.5)
+}
+
+/// Between two values, in proportion.
+fn quantile(sorted: &[f64], part: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let at = part * last as f64;
+    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}

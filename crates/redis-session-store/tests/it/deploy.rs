@@ -1,0 +1,142 @@
+//! The Redis that `deploy/` sets up: what its user may do, and that it starts, keeps strangers out and survives.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use redis_session_core::{Store, Stored};
+use redis_session_store::RedisStore;
+use redis_session_testkit::{RedisServer, store_contract};
+
+use crate::{Visitor, patient, until};
+
+const USERS: &str = include_str!("../../../../deploy/users.acl");
+
+fn deploy(file: &str) -> String {
+    format!("{}/../../deploy/{file}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A directory that goes with the test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("redis-session-deploy-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a rule for the user `shop` allows, without the password.
+fn rights(rule: &str) -> Vec<&str> {
+    let (_, rule) = rule.split_once(" shop on ").expect("a rule for the user shop");
+    rule.split_whitespace().skip(1).take_while(|word| word.starts_with(['~', '+'])).collect()
+}
+
+#[test]
+fn r79_the_rule_is_the_same_wherever_it_is_written() {
+    let docs = include_str!("../../src/lib.rs").replace("//!", "");
+    assert_eq!(rights(&docs), rights(USERS));
+    assert_eq!(rights(include_str!("../../../../README.md")), rights(USERS));
+}
+
+/// The contract under deploy's settings and user, but that the test itself gets in without a password.
+#[tokio::test(flavor = "multi_thread")]
+async fn r71_r79_the_store_sends_what_its_rule_allows_and_the_rule_allows_no_more() {
+    let dir = Dir::new();
+    let users = dir.0.join("users.acl");
+    // The SHA-256 of "password".
+    let hash = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
+    let opened = USERS.replace("SHA256_OF_REDIS_PASSWORD", hash).replace("default off", "default on nopass");
+    let lines: Vec<&str> = opened.lines().filter(|line| !line.starts_with('#')).collect();
+    fs::write(&users, lines.join("\n")).unwrap();
+    let (conf, users) = (deploy("redis.conf"), users.display().to_string());
+    let redis = RedisServer::start_with(&[("include", &conf), ("aclfile", &users)]);
+    assert_eq!(redis.run(&["CONFIG", "GET", "maxmemory-policy"]).texts()[1], "noeviction");
+
+    redis.reset_stats();
+    let url = format!("redis://shop:password@127.0.0.1:{}", redis.port());
+    store_contract(patient(&url).await, tokio::time::sleep).await;
+    let counts = redis.command_counts();
+    assert_eq!(redis.run(&["ACL", "LOG"]).list(), [], "a command or a key was refused");
+
+    // AUTH needs no right, and the test asked for the log.
+    let sent = counts.keys().map(String::as_str).filter(|name| !["ACL|LOG", "AUTH"].contains(name));
+    let allowed: Vec<String> =
+        rights(USERS).into_iter().filter_map(|right| right.strip_prefix('+')).map(str::to_uppercase).collect();
+    assert_eq!(sent.collect::<BTreeSet<_>>(), allowed.iter().map(String::as_str).collect::<BTreeSet<_>>());
+    assert_eq!(rights(USERS).into_iter().filter(|right| right.starts_with('~')).collect::<Vec<_>>(), ["~sess:*"]);
+}
+
+/// What `deploy/start-redis.sh` started.
+struct Deployed {
+    process: Child,
+    port: u16,
+}
+
+impl Deployed {
+    fn start(dir: &Path, password: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new("sh");
+        command.arg(deploy("start-redis.sh")).args(["--port", &port.to_string(), "--dir"]).arg(dir);
+        command.env("REDIS_PASSWORD", password).env("TMPDIR", dir);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Self { process, port }
+    }
+
+    fn url(&self, credentials: &str) -> String {
+        format!("redis://{credentials}127.0.0.1:{}", self.port)
+    }
+
+    async fn store(&self, credentials: &str) -> RedisStore {
+        let store = RedisStore::options(&self.url(credentials)).start_without_redis().connect().await.unwrap();
+        until("the start", async || store.ping().await.is_ok()).await;
+        store
+    }
+
+    /// As `docker-compose stop` does.
+    fn stop(mut self) {
+        Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Deployed {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r81_the_deployed_redis_keeps_strangers_out_and_sessions_over_a_restart() {
+    let dir = Dir::new();
+    let (password, credentials) = ("p$s' \"&/ö", "shop:p%24s'%20%22%26%2F%C3%B6@");
+    let redis = Deployed::start(&dir.0, password);
+    let store = redis.store(credentials).await;
+    let visitor = Visitor::new();
+    visitor.born(&store, &[("a", "1")]).await;
+
+    for stranger in ["", ":nothing@", "shop:nothing@", "default:@"] {
+        let error = RedisStore::connect(&redis.url(stranger)).await.unwrap_err();
+        assert!(error.is_config(), "{stranger}: {error}");
+    }
+    let elsewhere = RedisStore::options(&redis.url(credentials)).prefix("secrets:").connect().await.unwrap();
+    assert!(elsewhere.load(&visitor.key).await.unwrap_err().to_string().contains("NOPERM"));
+
+    redis.stop();
+    let redis = Deployed::start(&dir.0, password);
+    let loaded = redis.store(credentials).await.load(&visitor.key).await.unwrap();
+    assert!(matches!(&loaded, Some(Stored::Record(record)) if record.fields.get(b"a").is_some()), "{loaded:?}");
+}

@@ -1,0 +1,135 @@
+//! How the shop is set up, from environment variables, and what it tells whoever starts it.
+
+use std::env;
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::http::Uri;
+use redis_session::{Cookie, KeyRing, MemoryStore, RedisStore, Store};
+
+use crate::watch::Instance;
+
+/// | variable | what it is | without it |
+/// | --- | --- | --- |
+/// | `PORT` | where to listen; 0 takes any free one | 3000 |
+/// | `BIND` | the address to listen on | 127.0.0.1 |
+/// | `PUBLIC_URL` | what visitors' browsers open, where that is a proxy before the shop | the address to listen on |
+/// | `REDIS_URL` | where sessions are kept | the memory of this process |
+/// | `SESSION_KEY` | what signs the cookies, the same for all instances: `openssl rand -base64 32` | a new random key |
+/// | `INSTANCE` | a name to tell instances apart | the port |
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    public_url: Option<String>,
+    redis_url: Option<String>,
+    has_key: bool,
+    instance: Option<String>,
+}
+
+impl Settings {
+    pub(crate) fn from_env() -> Result<Self, Box<dyn Error>> {
+        let bind: IpAddr = match variable("BIND") {
+            Some(text) => text.parse().map_err(|_| format!("BIND must be an IP address, not {text:?}"))?,
+            None => Ipv4Addr::LOCALHOST.into(),
+        };
+        let port: u16 = match variable("PORT") {
+            Some(text) => text.parse().map_err(|_| format!("PORT must be a number up to 65535, not {text:?}"))?,
+            None => 3000,
+        };
+        Ok(Self {
+            listen: (bind, port).into(),
+            public_url: variable("PUBLIC_URL").map(|url| url.trim_end_matches('/').to_owned()),
+            redis_url: variable("REDIS_URL"),
+            has_key: variable("SESSION_KEY").is_some(),
+            instance: variable("INSTANCE"),
+        })
+    }
+
+    pub(crate) async fn store(&self) -> Result<Box<dyn Store>, redis_session::Error> {
+        Ok(match &self.redis_url {
+            Some(url) => Box::new(RedisStore::connect(url).await?),
+            None => Box::new(MemoryStore::new()),
+        })
+    }
+
+    pub(crate) fn keys(&self) -> Result<KeyRing, redis_session::Error> {
+        Ok(if self.has_key { KeyRing::from_env("SESSION_KEY")? } else { KeyRing::random()? })
+    }
+
+    /// The real cookie is Secure: it needs HTTPS. Only a browser on this very machine may get the one that does not.
+    pub(crate) fn cookie(&self) -> Result<Cookie, Box<dyn Error>> {
+        let Some(url) = &self.public_url else {
+            let loopback = self.listen.ip().is_loopback();
+            return Ok(if loopback { Cookie::insecure_for_development() } else { Cookie::default() });
+        };
+        let uri: Uri = url.parse().map_err(|_| format!("PUBLIC_URL is no URL: {url}"))?;
+        match (uri.scheme_str(), uri.host()) {
+            (Some("https"), Some(_)) => Ok(Cookie::default()),
+            (Some("http"), Some(host)) if is_loopback(host) => Ok(Cookie::insecure_for_development()),
+            _ => Err("PUBLIC_URL must begin with https://, or be http://localhost: over plain HTTP from another \
+                      machine, browsers do not keep the session's cookie"
+                .into()),
+        }
+    }
+
+    pub(crate) fn instance(&self, listening: SocketAddr) -> Instance {
+        let name = self.instance.clone().unwrap_or_else(|| format!("port {}", listening.port()));
+        Instance { name, place: self.place() }
+    }
+
+    /// Where sessions are kept, without the password that the URL may hold.
+    fn place(&self) -> String {
+        match &self.redis_url {
+            Some(url) => {
+                let uri: Uri = url.parse().unwrap_or_default();
+                let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(6379));
+                format!("Redis at {host}:{port}")
+            }
+            None => "the memory of this process".to_owned(),
+        }
+    }
+
+    /// The first lines on the terminal. The address comes first and alone.
+    pub(crate) fn greeting(&self, listening: SocketAddr) -> String {
+        let place = self.place();
+        let sessions = match (&self.redis_url, self.has_key) {
+            (None, _) => format!(
+                "Sessions are in {place}, and end with it.\n\
+                 With REDIS_URL=redis://127.0.0.1 and one SESSION_KEY, several instances share them."
+            ),
+            (Some(_), true) => format!(
+                "Sessions are in {place}.\n\
+                 Instances with the same REDIS_URL and SESSION_KEY share them: PORT=3001, PORT=3002, and so on."
+            ),
+            (Some(_), false) => format!(
+                "Sessions are in {place}, but there is no SESSION_KEY, so their cookies are signed with a random key:\n\
+                 no other instance accepts them, nor this one after a restart. To share sessions, start all with\n    \
+                 export SESSION_KEY=$(openssl rand -base64 32)"
+            ),
+        };
+        let cookie = if self.public_url.is_none() && !self.listen.ip().is_loopback() {
+            "\nThe cookie is Secure: browsers keep it over HTTPS, and most of them on http://localhost too.\n\
+             Behind a proxy, say what browsers open: PUBLIC_URL=https://shop.example"
+        } else {
+            ""
+        };
+        format!("{}\n{sessions}{cookie}", self.address(listening))
+    }
+
+    fn address(&self, listening: SocketAddr) -> String {
+        match &self.public_url {
+            Some(url) => url.clone(),
+            None if listening.ip().is_unspecified() => format!("http://localhost:{}", listening.port()),
+            None => format!("http://{listening}"),
+        }
+    }
+}
+
+/// Set and not empty: `docker-compose` sets variables that are not given to nothing.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|text| !text.is_empty())
+}
+
+fn is_loopback(host: &str) -> bool {
+    let ip: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    host == "localhost" || ip.is_some_and(|ip| ip.is_loopback())
+}

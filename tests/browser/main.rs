@@ -1,0 +1,10 @@
+//! The example shop as its visitors see it: the program itself, in a real Chromium.
+
+#![allow(clippy::unwrap_used)]
+
+mod cart;
+mod drawer;
+mod looks;
+mod sharing;
+mod shop;
+mod start;

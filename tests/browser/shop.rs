@@ -1,0 +1,116 @@
+//! Runs the shop as a process, and acts in it as a visitor does.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::SystemTime;
+
+use redis_session_testkit::Chromium;
+
+/// The program on a free port; dropping it ends it.
+pub(crate) struct Shop {
+    pub(crate) url: String,
+    /// The first lines that it printed.
+    pub(crate) greeting: String,
+    child: Child,
+    /// Open, since a program may not like to speak to nobody.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Shop {
+    /// In memory, on loopback.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(variables: &[(&str, &str)]) -> Self {
+        let mut child = command(variables).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            line
+        };
+        let url = line().trim_end().to_owned();
+        assert!(!url.is_empty(), "the shop did not start");
+        let greeting = line() + &line();
+        Self { url, greeting, child, _stdout: stdout }
+    }
+
+    /// The address of one of its pages.
+    pub(crate) fn page(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the shop says on stderr when it does not start.
+pub(crate) fn refusal(variables: &[(&str, &str)]) -> String {
+    let mut child = command(variables).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A shop that starts after all would never end.
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let _ = child.kill();
+    assert_eq!(first, "", "it started");
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(!child.wait().unwrap().success());
+    said
+}
+
+fn command(variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program());
+    for name in ["BIND", "PUBLIC_URL", "REDIS_URL", "SESSION_KEY", "INSTANCE"] {
+        command.env_remove(name);
+    }
+    command.env("PORT", "0").envs(variables.iter().copied()).stdin(Stdio::null());
+    command
+}
+
+/// The example beside this test program. `cargo test` builds it, but not if told to build this test only.
+fn program() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.ancestors().nth(2).unwrap().join("examples/shop");
+    let built = program.metadata().and_then(|file| file.modified());
+    let newest = newest_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/shop"));
+    let how = "the shop is not built, or not anew: cargo test --features browser-tests --no-run";
+    assert!(built.is_ok_and(|built| built >= newest), "{how}");
+    program
+}
+
+fn newest_in(directory: &Path) -> SystemTime {
+    let files = directory.read_dir().unwrap().map(Result::unwrap);
+    files.map(|file| file.metadata().unwrap().modified().unwrap()).max().unwrap()
+}
+
+/// A browser whose window shows most pages as a whole.
+pub(crate) async fn browser() -> Chromium {
+    let browser = Chromium::start().await;
+    browser.resize(1280, 1600).await;
+    browser
+}
+
+/// Opens a product's page and puts so many into the cart.
+pub(crate) async fn add(browser: &Chromium, shop: &Shop, slug: &str, quantity: u32) {
+    browser.open(&shop.page(&format!("/plants/{slug}"))).await;
+    browser.fill("#quantity", &quantity.to_string()).await;
+    browser.click(".product button").await;
+}
+
+/// Names and quantities in the cart that is shown.
+pub(crate) async fn cart(browser: &Chromium) -> Vec<(String, String)> {
+    let (names, quantities) = (browser.texts(".lines h2").await, browser.texts(".lines .quantity").await);
+    names.into_iter().zip(quantities.into_iter().map(|text| digits(&text))).collect()
+}
+
+/// The number in a text that says more to those who do not see it.
+pub(crate) fn digits(text: &str) -> String {
+    text.chars().filter(char::is_ascii_digit).collect()
+}

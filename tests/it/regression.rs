@@ -1,0 +1,81 @@
+//! Bugs that were found, each in the smallest test that showed it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use axum::routing::get;
+use redis_session::{Clock, KeyRing, MemoryStore, RedisSessionLayer, Session, Store};
+use redis_session_core::{
+    BoxFuture, Create, Created, End, Ended, Error, Kind, Random, Save, Saved, SessionKey, Stored, Time, Token,
+};
+use redis_session_testkit::Browser;
+use tower::ServiceExt;
+
+/// A store that makes the first save, and loses the reply; then others write, and what is sent again arrives late.
+struct LostThenLate {
+    store: MemoryStore,
+    clock: Clock,
+    saves: AtomicU32,
+}
+
+impl LostThenLate {
+    fn new() -> Self {
+        let clock = Clock::manual();
+        Self { store: MemoryStore::new().clock(clock.clone()), clock, saves: AtomicU32::new(0) }
+    }
+
+    async fn save_and_lose_the_reply(&self, key: &SessionKey, save: &Save) -> Result<Saved, Error> {
+        self.store.save(key, save).await?;
+        for _ in 0..4 {
+            let token = Some(Token::random(&Random::system())?);
+            let other =
+                Save { token, base: save.token.unwrap(), merges: true, changes: Default::default(), ..save.clone() };
+            assert!(matches!(self.store.save(key, &other).await?, Saved::Saved { .. }));
+        }
+        Err(Error::new(Kind::OutcomeUnknown, "the reply was lost"))
+    }
+}
+
+impl Store for LostThenLate {
+    fn now(&self) -> Option<Time> {
+        self.store.now()
+    }
+
+    fn load<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {
+        self.store.load(key)
+    }
+
+    fn create<'a>(&'a self, key: &'a SessionKey, create: &'a Create) -> BoxFuture<'a, Result<Created, Error>> {
+        self.store.create(key, create)
+    }
+
+    fn save<'a>(&'a self, key: &'a SessionKey, save: &'a Save) -> BoxFuture<'a, Result<Saved, Error>> {
+        if self.saves.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Box::pin(self.save_and_lose_the_reply(key, save));
+        }
+        self.clock.advance(Duration::from_secs(1));
+        self.store.save(key, save)
+    }
+
+    fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
+        self.store.end(key, end)
+    }
+}
+
+// It was reported as "not made": the versions that a record remembers no longer showed it.
+#[tokio::test]
+async fn a_write_whose_reply_is_lost_and_whose_second_copy_is_late_is_of_unknown_outcome() {
+    let count = async |session: Session| session.increment("visits", 1);
+    let layer = RedisSessionLayer::with_store(LostThenLate::new(), KeyRing::random().unwrap());
+    let app = Router::new().route("/", get(count)).layer(layer);
+    let visitor = Browser::new(app.clone());
+    visitor.get("/").await;
+    let cookie = format!("__Host-id={}", visitor.cookie("__Host-id").unwrap());
+    let request = Request::get("/").header("cookie", cookie).body(Body::empty()).unwrap();
+    let response = app.oneshot(request).await.unwrap();
+    let error = response.extensions().get::<redis_session::Error>().unwrap();
+    assert!(error.is_outcome_unknown(), "{error:?}");
+}
