@@ -269,7 +269,8 @@ async fn write(
                 }
                 return Ok(handle.working()?.saved(staged)?);
             }
-            Ok(Saved::Gone) => return dead(handle, &save, Found::Gone),
+            // It lived when it was read, so whatever became of it did lately.
+            Ok(Saved::Gone) => return dead(handle, &save, Found::Ended { reason: Reason::Expired, lately: true }),
             Ok(Saved::Ended(tombstone)) => {
                 return dead(handle, &save, Found::Ended { reason: tombstone.reason, lately: true });
             }
