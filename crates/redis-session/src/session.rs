@@ -141,6 +141,7 @@ impl<L> Session<Untyped, L> {
         let handle = handle_of::<S, L>(extensions);
         async move {
             let handle = handle?;
+            handle.state().asked_for = true;
             handle.load().await?;
             Ok(Self::of(handle))
         }
