@@ -52,7 +52,9 @@ fn never_store(headers: &mut HeaderMap) {
 mod tests {
     use super::*;
 
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    type Lines = &'static [(&'static str, &'static str)];
+
+    fn headers(lines: Lines) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &'static str)| {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
@@ -89,19 +91,19 @@ mod tests {
 
     #[test]
     fn r63_whatever_the_application_says_no_cache_may_store_a_cookie() {
-        let no_store = ("cache-control", "no-store");
-        let table: [(&[(&str, &str)], &[(&str, &str)]); 11] = [
-            (&[], &[no_store]),
-            (&[("cache-control", "public, max-age=3600")], &[no_store]),
-            (&[("cache-control", "private")], &[no_store]),
-            (&[("cache-control", "no-cache")], &[no_store]),
-            (&[("cache-control", "x-no-store, no-store-x")], &[no_store]),
-            (&[("cache-control", "public"), ("cache-control", "max-age=60")], &[no_store]),
+        const NO_STORE: (&str, &str) = ("cache-control", "no-store");
+        let table: [(Lines, Lines); 11] = [
+            (&[], &[NO_STORE]),
+            (&[("cache-control", "public, max-age=3600")], &[NO_STORE]),
+            (&[("cache-control", "private")], &[NO_STORE]),
+            (&[("cache-control", "no-cache")], &[NO_STORE]),
+            (&[("cache-control", "x-no-store, no-store-x")], &[NO_STORE]),
+            (&[("cache-control", "public"), ("cache-control", "max-age=60")], &[NO_STORE]),
             (&[("cache-control", "private, No-Store")], &[("cache-control", "private, No-Store")]),
-            (&[("cache-control", "private"), no_store], &[("cache-control", "private"), no_store]),
-            (&[("cache-control", "private=\"a, no-store , b\"")], &[no_store]),
-            (&[("cdn-cache-control", "max-age=60"), ("x-cdn-cache-control", "max-age=60")], &[no_store]),
-            (&[("surrogate-control", "max-age=60"), no_store], &[no_store]),
+            (&[("cache-control", "private"), NO_STORE], &[("cache-control", "private"), NO_STORE]),
+            (&[("cache-control", "private=\"a, no-store , b\"")], &[NO_STORE]),
+            (&[("cdn-cache-control", "max-age=60"), ("x-cdn-cache-control", "max-age=60")], &[NO_STORE]),
+            (&[("surrogate-control", "max-age=60"), NO_STORE], &[NO_STORE]),
         ];
         for (before, after) in table {
             let mut headers = headers(before);
