@@ -2,10 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cookies;
 mod edits;
 mod expiry;
+mod failures;
 mod figures;
+mod layers;
+mod life;
+mod logging;
 mod regression;
 mod requests;
+mod responses;
 mod state;
 mod visitor;
+mod watched;

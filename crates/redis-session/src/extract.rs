@@ -28,7 +28,7 @@ where
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        Session::from_extensions(&parts.extensions).await?.view()
+        Session::asked_for_as::<Self>(&parts.extensions).await?.view()
     }
 }
 
@@ -56,7 +56,7 @@ where
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Error> {
-        let session: Session<Untyped, L> = Session::from_extensions(&parts.extensions).await?;
+        let session: Session<Untyped, L> = Session::asked_for_as::<Self>(&parts.extensions).await?;
         if session.status() == Status::Alive { session.view().map(Some) } else { Ok(None) }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Handle {
 
 /// What is known of the session.
 pub(crate) struct State {
+    /// Whether anybody but the layer itself wanted the session, so that the response may depend on it.
+    pub(crate) asked_for: bool,
     pub(crate) loaded: Loaded,
     pub(crate) found: Found,
     /// The id that the request came with, or was given since. `None`: neither.
@@ -110,6 +112,7 @@ impl Handle {
     pub(crate) fn new(settings: Arc<Settings>, cookies: CookieLines) -> Self {
         let working = Working::default().limit(settings.size_limit);
         let state = State {
+            asked_for: false,
             loaded: Loaded::NotYet,
             found: Found::Absent,
             id: None,
@@ -324,7 +327,7 @@ impl Handle {
 
     /// Whether somebody asked for the session.
     pub(crate) fn was_asked_for(&self) -> bool {
-        !matches!(self.state().loaded, Loaded::NotYet)
+        self.state().asked_for
     }
 
     /// How long a cookie that is sent now may promise to live. `None`: until the browser ends.

@@ -52,7 +52,9 @@ fn never_store(headers: &mut HeaderMap) {
 mod tests {
     use super::*;
 
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    type Lines = &'static [(&'static str, &'static str)];
+
+    fn headers(lines: Lines) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &'static str)| {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
@@ -90,7 +92,6 @@ mod tests {
     #[test]
     fn r63_whatever_the_application_says_no_cache_may_store_a_cookie() {
         const NO_STORE: (&str, &str) = ("cache-control", "no-store");
-        type Lines = &'static [(&'static str, &'static str)];
         let table: [(Lines, Lines); 11] = [
             (&[], &[NO_STORE]),
             (&[("cache-control", "public, max-age=3600")], &[NO_STORE]),

@@ -197,6 +197,9 @@ fn finish<ResBody: Default>(
         }
         _ => response,
     };
-    headers::write(handle, response.headers_mut());
+    // A response is not one for this visitor alone because the layer renewed the session.
+    if handle.was_asked_for() {
+        headers::write(handle, response.headers_mut());
+    }
     response
 }

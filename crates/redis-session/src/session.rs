@@ -128,9 +128,20 @@ impl<L> Session<Untyped, L> {
     where
         L: 'static,
     {
-        let handle = handle_of::<Self, L>(extensions);
+        Self::asked_for_as::<Self>(extensions)
+    }
+
+    /// As [`from_extensions`](Self::from_extensions), for who asked for an `S`.
+    pub(crate) fn asked_for_as<S>(
+        extensions: &Extensions,
+    ) -> impl Future<Output = Result<Self, Error>> + Send + use<S, L>
+    where
+        L: 'static,
+    {
+        let handle = handle_of::<S, L>(extensions);
         async move {
             let handle = handle?;
+            handle.state().asked_for = true;
             handle.load().await?;
             Ok(Self::of(handle))
         }
