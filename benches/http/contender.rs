@@ -29,6 +29,7 @@ impl Contender {
     pub(crate) fn all() -> Vec<Self> {
         vec![
             Self::own("bare", &[Route::Untouched]),
+            Self::own("layered", &[Route::Untouched]),
             Self::own("floor", &Route::ALL),
             Self::own("floor-resp2", &Route::ALL),
             Self::own("redis", &Route::ALL),

@@ -106,19 +106,13 @@ impl Report {
             self.rounds, self.requests_a_round, self.connections, self.visitors
         );
         for route in Route::ALL {
-            let of_route = self.results.iter().filter(|figures| figures.route == route.name());
-            let head = ["CPU us", "ratio to", base(route), "Redis CPU us", "p50 us", "p99 us", "bytes to, from Redis"];
-            let _ = writeln!(
-                text,
-                "\n{:<12} {:<23} {:<23} {:>12} {:>8} {:>8} {:>21}  commands",
-                route.name(),
-                head[0],
-                format!("{} {}", head[1], head[2]),
-                head[3],
-                head[4],
-                head[5],
-                head[6]
-            );
+            let mut of_route = self.results.iter().filter(|figures| figures.route == route.name()).peekable();
+            if of_route.peek().is_none() {
+                continue;
+            }
+            let ratio = format!("ratio to {}", base(route));
+            let head = [route.name(), "CPU us", &ratio, "Redis CPU us", "p50 us", "p99 us", "bytes to, from Redis"];
+            let _ = writeln!(text, "\n{}  commands", row(head));
             of_route.for_each(|figures| {
                 let _ = writeln!(text, "{}", line(figures));
             });
@@ -153,17 +147,20 @@ fn line(figures: &Figures) -> String {
         |ratio| format!("{:.3} ({:.3} to {:.3})", ratio.median, ratio.lower_quartile, ratio.upper_quartile),
     );
     let commands: Vec<String> = figures.commands.iter().map(|(name, count)| format!("{count:.2} {name}")).collect();
-    format!(
-        "{:<12} {:<23} {:<23} {:>12.1} {:>8.0} {:>8.0} {:>21}  {}",
-        figures.contender,
-        with_spread(&figures.cpu_us),
-        ratio,
-        median(&figures.redis_cpu_us),
-        figures.p50_us,
-        figures.p99_us,
-        format!("{:.0}, {:.0}", figures.bytes_to_redis, figures.bytes_from_redis),
-        commands.join(", ")
-    )
+    let cells = [
+        &figures.contender,
+        &with_spread(&figures.cpu_us),
+        &ratio,
+        &format!("{:.1}", median(&figures.redis_cpu_us)),
+        &format!("{:.0}", figures.p50_us),
+        &format!("{:.0}", figures.p99_us),
+        &format!("{:.0}, {:.0}", figures.bytes_to_redis, figures.bytes_from_redis),
+    ];
+    format!("{}  {}", row(cells.map(String::as_str)), commands.join(", ")).trim_end().to_owned()
+}
+
+fn row([name, cpu, ratio, redis, p50, p99, bytes]: [&str; 7]) -> String {
+    format!("{name:<12} {cpu:<23} {ratio:<23} {redis:>12} {p50:>7} {p99:>7} {bytes:>21}")
 }
 
 fn with_spread(values: &[f64]) -> String {

@@ -2,7 +2,6 @@
 //! written with `SET`. No signature, no layer, no protection of anything.
 
 use std::error::Error;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,7 +14,7 @@ use fred::interfaces::{ClientLike as _, KeysInterface as _};
 use fred::types::config::{Blocking, Config, Options, ReconnectPolicy};
 use fred::types::{Builder, ClusterHash, CustomCommand, Expiration, RespVersion, Value};
 
-use super::untouched;
+use super::{PATIENCE, untouched};
 use crate::shopper::Shopper;
 
 const LIVES: i64 = 30 * 60;
@@ -34,12 +33,12 @@ async fn serve(redis: &str, version: RespVersion, clients: usize) -> Result<Rout
     let config = Config { fail_fast: true, blocking: Blocking::Block, version, ..Config::from_url(redis)? };
     let mut builder = Builder::from_config(config);
     builder.with_performance_config(|performance| {
-        performance.default_command_timeout = Duration::from_millis(150);
+        performance.default_command_timeout = PATIENCE;
         performance.broadcast_channel_capacity = 1024;
     });
     builder.with_connection_config(|connection| {
-        connection.connection_timeout = Duration::from_millis(200);
-        connection.internal_command_timeout = Duration::from_millis(200);
+        connection.connection_timeout = PATIENCE;
+        connection.internal_command_timeout = PATIENCE;
         connection.max_command_attempts = 1;
         connection.max_redirections = 1;
         connection.max_command_buffer_len = 10_000;

@@ -5,13 +5,18 @@ mod floor;
 mod ours;
 
 use std::error::Error;
+use std::time::Duration;
 
 use crate::serve::serve;
+
+/// How long Redis may take. Much more than an application would wait: a busy machine must not end the measurement.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves as this contender until stdin ends.
 pub(crate) async fn run(name: &str, redis: &str) -> Result<(), Box<dyn Error>> {
     let router = match name {
         "bare" => bare::router(),
+        "layered" => bare::layered(),
         "floor" => floor::router(redis).await?,
         "floor-resp2" => floor::router_resp2(redis).await?,
         "redis" => ours::on_redis(redis).await?,

@@ -1,14 +1,15 @@
-//! This project as an application uses it, on Redis or in memory, with its default settings.
+//! This project as an application uses it, on Redis or in memory: default settings, but for the deadlines.
 
 use axum::Router;
 use axum::routing::{get, post};
-use redis_session::{Cookie, Error, KeyRing, MemoryStore, RedisSessionLayer, Session};
+use redis_session::{Cookie, Error, KeyRing, MemoryStore, RedisSessionLayer, RedisStore, Session};
 
-use super::untouched;
+use super::{PATIENCE, untouched};
 use crate::shopper::Shopper;
 
 pub(crate) async fn on_redis(redis: &str) -> Result<Router, Error> {
-    Ok(router(RedisSessionLayer::connect(redis, KeyRing::random()?).await?))
+    let store = RedisStore::options(redis).deadline(PATIENCE).connect_deadline(PATIENCE).connect().await?;
+    Ok(router(RedisSessionLayer::with_store(store, KeyRing::random()?)))
 }
 
 pub(crate) fn in_memory() -> Result<Router, Error> {

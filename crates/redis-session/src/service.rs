@@ -106,7 +106,9 @@ struct Commit<ResBody> {
     /// `None`: a layer around this one has it.
     handle: Option<Arc<Handle>>,
     /// The response that waits, and what it waits for. `None`: there is no response yet, or nothing to wait for.
-    step: Option<(Step, Response<ResBody>)>,
+    ///
+    /// Boxed, since the future of every request is moved about with the room for it.
+    step: Option<Box<(Step, Response<ResBody>)>>,
 }
 
 /// A commit under way.
@@ -136,12 +138,14 @@ where
             match begin(handle, response.status()) {
                 Begun::Untouched => return Poll::Ready(Ok(response)),
                 Begun::Done => return Poll::Ready(Ok(finish(handle, response, Ok(())))),
-                Begun::Step(step) => this.commit.step = Some((step, response)),
+                Begun::Step(step) => this.commit.step = Some(Box::new((step, response))),
             }
         }
-        let Some((step, _)) = &mut this.commit.step else { unreachable!("a step was begun above") };
-        let saved = ready!(Pin::new(step).poll(context));
-        let Some((_, response)) = this.commit.step.take() else { unreachable!("it was there just now") };
+        let Some(waiting) = &mut this.commit.step else { unreachable!("a step was begun above") };
+        let saved = ready!(Pin::new(&mut waiting.0).poll(context));
+        let Some((_, response)) = this.commit.step.take().map(|waiting| *waiting) else {
+            unreachable!("it was there just now")
+        };
         Poll::Ready(Ok(finish(handle, response, saved)))
     }
 }
