@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use http::{Request, StatusCode};
 use redis_session::{
-    Cookie, Error, Event, Expiry, KeyRing, Observer, RedisSessionLayer, Refusal, SaveOn, Session, Store, Why,
+    Cookie, Error, Event, Expiry, KeyRing, Kind, Observer, RedisSessionLayer, Refusal, SaveOn, Session, Store, Why,
 };
 use redis_session_testkit::{Browser, RedisServer};
 use serde::{Deserialize, Serialize};
@@ -189,14 +189,19 @@ async fn r51_cookie_and_time_to_live_name_the_same_deadline() {
 #[tokio::test]
 async fn r57_a_record_from_the_future_is_refused() {
     let redis = RedisServer::start();
-    let layer = layer(patient(&redis.url(), MINUTE / 3).await);
-    let app = app(layer);
+    let seen = Seen::default();
+    let app = app(layer(patient(&redis.url(), MINUTE / 3).await).observer(seen.clone()));
     // A failover may bring another clock: minutes are tolerated.
     for (ahead, status) in [(4 * MINUTE, ALIVE), (10 * MINUTE, EXPIRED), (7 * DAY, EXPIRED)] {
         redis.run(&["FLUSHALL"]);
         let browser = visitor(app.clone()).await;
         age(&redis, &only_key(&redis), -ms(ahead));
+        seen.take();
         assert_eq!(browser.get("/").await.body, status, "{ahead:?}");
+        // It has not ended: another clock may have it right.
+        let refused = vec![Event::StoreFailed(Kind::Corrupt)];
+        assert_eq!(seen.take(), if status == ALIVE { Vec::new() } else { refused }, "{ahead:?}");
+        assert_eq!(redis.run(&["HEXISTS", &only_key(&redis), "visits"]).int(), 1, "{ahead:?}");
     }
 }
 

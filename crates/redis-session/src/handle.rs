@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis_session_core::{
-    End, Error as CoreError, Found, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token, Why, WishChange,
-    Working, look_at,
+    End, Ended, Error as CoreError, Found, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token, Why,
+    WishChange, Working, look_at,
 };
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, TryLockError};
 use tokio::time::Instant;
@@ -279,6 +279,8 @@ impl Handle {
         let not_after = self.settings.store.now().unwrap_or(Time::MAX) + self.settings.store.deadline();
         let end = End { not_after, reason: Reason::Expired, proof: None, expired_by: Some(self.life()) };
         match self.settings.store.end(key, &end).await {
+            // Not past its deadline: it is from the future, and refused until the store's clock has caught up.
+            Ok(Ended::Alive) => self.tell(Event::StoreFailed(Kind::Corrupt)),
             Ok(_) => self.tell(Event::Expired),
             // It is refused all the same, and ended by the next request.
             Err(error) => drop(self.store_failed(error)),
