@@ -25,7 +25,7 @@ use tower::Layer;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::watched::{Seen, Watched};
+use crate::watched::{Seen, Watched, forged};
 
 const NAME: &str = "__Host-id";
 
@@ -365,7 +365,7 @@ async fn r94_what_happens_is_told_in_its_order_to_the_observer_and_to_the_log() 
     told(&[refused(Refusal::Unknown)], "a replay after a minute");
     for (value, refusal) in [
         ("x".to_owned(), Refusal::Malformed),
-        (format!("{}A", &value[..70]), Refusal::BadSignature),
+        (forged(&value), Refusal::BadSignature),
         (format!("1AAAAAA{}", &value[7..]), Refusal::UnknownKey),
     ] {
         browser.ask(with_value("/", &value)).await;
@@ -434,7 +434,7 @@ async fn r96_labels_come_from_a_small_fixed_set_however_many_visitors_there_are(
         let browser = Browser::new(app.clone());
         browser.get("/visit").await;
         let value = browser.cookie(NAME).unwrap();
-        browser.ask(with_value("/", &format!("{}A", &value[..70]))).await;
+        browser.ask(with_value("/", &forged(&value))).await;
         browser.ask(with_value("/", &n.to_string())).await;
         if n % 10 == 0 {
             for path in ["/update", "/rotate", "/fail", "/log-out", "/"] {

@@ -119,3 +119,9 @@ impl Observer for Seen {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
 }
+
+/// A cookie's value with one sign of its id changed.
+pub(crate) fn forged(value: &str) -> String {
+    let other = if value.as_bytes()[30] == b'A' { 'B' } else { 'A' };
+    format!("{}{other}{}", &value[..30], &value[31..])
+}
