@@ -1,6 +1,8 @@
 //! One edit of a session: what a handler asked for, kept so that it can be made again on a newer version.
 
 use std::any::Any;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use bytes::Bytes;
 
@@ -53,38 +55,50 @@ impl Edit {
 ///
 /// `None` where an increment cannot be folded into what was set before it; the working copy has refused that already.
 pub(crate) fn net_effect(edits: &[Edit]) -> Option<Changes> {
-    let mut changes = Changes::default();
+    let mut net = Net::default();
     for edit in edits {
         match edit {
-            Edit::Set(name, value) => put(&mut changes, name, Change::Set(value.clone())),
-            Edit::Remove(name) => put(&mut changes, name, Change::Remove),
+            Edit::Set(name, value) => net.put(name, Change::Set(value.clone())),
+            Edit::Remove(name) => net.put(name, Change::Remove),
             Edit::Increment(name, by) => {
-                let folded = fold(&changes, name, *by)?;
-                put(&mut changes, name, folded);
+                let folded = net.fold(name, *by)?;
+                net.put(name, folded);
             }
-            Edit::Clear => changes = Changes { clear: true, fields: Vec::new() },
+            Edit::Clear => net = Net { changes: Changes { clear: true, fields: Vec::new() }, ..Net::default() },
             Edit::Update(_) => return None,
         }
     }
-    Some(changes)
+    Some(net.changes)
 }
 
-fn put(changes: &mut Changes, name: &Bytes, change: Change) {
-    match changes.fields.iter_mut().find(|(n, _)| n == name) {
-        Some((_, old)) => *old = change,
-        None => changes.fields.push((name.clone(), change)),
-    }
+#[derive(Default)]
+struct Net<'a> {
+    changes: Changes,
+    /// Where the change of a field is.
+    places: HashMap<&'a Bytes, usize>,
 }
 
-fn fold(changes: &Changes, name: &Bytes, by: i64) -> Option<Change> {
-    let before = changes.fields.iter().find(|(n, _)| n == name).map(|(_, change)| change);
-    let mut scratch = Fields::default();
-    match before {
-        Some(Change::Increment(sum)) => return sum.checked_add(by).map(Change::Increment),
-        None if !changes.clear => return Some(Change::Increment(by)),
-        Some(Change::Set(value)) => scratch.set(name.clone(), value.clone()),
-        Some(Change::Remove) | None => {}
+impl<'a> Net<'a> {
+    fn put(&mut self, name: &'a Bytes, change: Change) {
+        match self.places.entry(name) {
+            Entry::Occupied(place) => self.changes.fields[*place.get()].1 = change,
+            Entry::Vacant(place) => {
+                place.insert(self.changes.fields.len());
+                self.changes.fields.push((name.clone(), change));
+            }
+        }
     }
-    scratch.increment(name, by).ok()?;
-    scratch.get(name).map(|value| Change::Set(value.clone()))
+
+    fn fold(&self, name: &Bytes, by: i64) -> Option<Change> {
+        let before = self.places.get(name).map(|place| &self.changes.fields[*place].1);
+        let mut scratch = Fields::default();
+        match before {
+            Some(Change::Increment(sum)) => return sum.checked_add(by).map(Change::Increment),
+            None if !self.changes.clear => return Some(Change::Increment(by)),
+            Some(Change::Set(value)) => scratch.set(name.clone(), value.clone()),
+            Some(Change::Remove) | None => {}
+        }
+        scratch.increment(name, by).ok()?;
+        scratch.get(name).map(|value| Change::Set(value.clone()))
+    }
 }

@@ -211,8 +211,11 @@ fn write_difference<T: State>(before: &Encoded, after: &Encoded, fields: &mut Fi
             fields.set(name.clone(), after.keep(text));
         }
     }
-    for (name, _) in before.iter().filter(|(name, _)| after.get(name).is_none()) {
-        leave_out::<T>(name, fields)?;
+    let gone: Vec<&Bytes> = before.iter().map(|(name, _)| name).filter(|name| after.get(name).is_none()).collect();
+    if !gone.is_empty() {
+        let default = encode::encode(&T::default())?;
+        let (_, shape) = decode::<T>(fields)?;
+        gone.into_iter().for_each(|name| leave_out(name, &default, shape, fields));
     }
     if check {
         decode::<T>(fields).map_err(|_| {
@@ -229,9 +232,7 @@ fn write_difference<T: State>(before: &Encoded, after: &Encoded, fields: &mut Fi
 ///
 /// Where a plain removal would bring another value back (the default's, or one stored under an old name), an empty
 /// text says that the field is absent.
-fn leave_out<T: State>(name: &Bytes, fields: &mut Fields) -> Result<(), Error> {
-    let default = encode::encode(&T::default())?;
-    let (_, shape) = decode::<T>(fields)?;
+fn leave_out(name: &Bytes, default: &Encoded, shape: Shape, fields: &mut Fields) {
     let has_old_name = match shape {
         Shape::Struct(names) => names
             .iter()
@@ -243,7 +244,6 @@ fn leave_out<T: State>(name: &Bytes, fields: &mut Fields) -> Result<(), Error> {
     } else {
         fields.remove(name);
     }
-    Ok(())
 }
 
 /// Whether a view of `T` takes fields that are not its own, so that it cannot stand beside views of other types.

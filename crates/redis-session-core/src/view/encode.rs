@@ -12,11 +12,31 @@ pub(crate) struct Encoded {
     buffer: Bytes,
     /// Name, and where its text ends in the buffer.
     ends: Vec<(Bytes, usize)>,
+    /// The places of the names in their order. Empty: they are few, and looked at one after the other.
+    sorted: Vec<usize>,
 }
 
+/// More names than a struct has; a map may have thousands, and each is looked for in another value's.
+const MANY: usize = 32;
+
 impl Encoded {
+    fn new(buffer: Bytes, ends: Vec<(Bytes, usize)>) -> Self {
+        let mut sorted = Vec::new();
+        if ends.len() > MANY {
+            sorted.extend(0..ends.len());
+            sorted.sort_by(|one, other| ends[*one].0.cmp(&ends[*other].0));
+        }
+        Self { buffer, ends, sorted }
+    }
+
     pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.iter().find(|(n, _)| *n == name).map(|(_, text)| text)
+        if self.sorted.is_empty() {
+            return self.iter().find(|(n, _)| *n == name).map(|(_, text)| text);
+        }
+        let place = self.sorted.binary_search_by(|at| self.ends[*at].0.as_ref().cmp(name)).ok()?;
+        let at = self.sorted[place];
+        let from = if at == 0 { 0 } else { self.ends[at - 1].1 };
+        Some(&self.buffer[from..self.ends[at].1])
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, &[u8])> {
@@ -82,7 +102,7 @@ impl FieldWriter {
     }
 
     fn finish(self) -> Encoded {
-        Encoded { buffer: self.buffer.into(), ends: self.ends }
+        Encoded::new(self.buffer.into(), self.ends)
     }
 }
 

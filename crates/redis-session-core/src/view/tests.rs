@@ -451,3 +451,47 @@ fn errors_hold_no_values() {
     let error = View::<Visitor>::open(&mut working).map(|_| ()).unwrap_err();
     assert!(!format!("{error} {error:?}").contains("canary"));
 }
+
+thread_local! {
+    static READ: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// A number that counts how often one is read.
+#[derive(Clone, Default, Serialize)]
+struct Counted(u32);
+
+impl<'de> Deserialize<'de> for Counted {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        READ.set(READ.get() + 1);
+        u32::deserialize(deserializer).map(Self)
+    }
+}
+
+#[test]
+fn taking_many_entries_out_of_a_map_reads_the_map_a_few_times_and_not_once_for_each() {
+    type Counts = BTreeMap<String, Counted>;
+    const ENTRIES: usize = 1000;
+    let mut working = Working::default();
+    let mut view = View::<Counts>::open(&mut working).unwrap();
+    view.update(&mut working, |map| *map = (0..ENTRIES).map(|n| (n.to_string(), Counted(7))).collect()).unwrap();
+    READ.set(0);
+    view.update(&mut working, |map| map.retain(|name, _| name.len() > 2)).unwrap();
+    assert_eq!((view.len(), working.fields().len()), (ENTRIES - 100, ENTRIES - 100));
+    assert!(READ.get() <= 2 * ENTRIES, "{}", READ.get());
+}
+
+#[test]
+fn a_map_whose_order_differs_from_time_to_time_is_written_where_it_changed_only() {
+    let stored: HashMap<String, u32> = (0..500).map(|n| (n.to_string(), n)).collect();
+    let mut working = Working::new(fields(json!(stored)));
+    let mut view = View::<HashMap<String, u32>>::open(&mut working).unwrap();
+    view.update(&mut working, |map| {
+        // As many more as make it arrange its entries anew, and away again.
+        map.extend((1000..5000).map(|n| (n.to_string(), n)));
+        map.retain(|_, n| *n < 1000);
+        map.shrink_to_fit();
+        map.insert("7".into(), 8);
+    })
+    .unwrap();
+    assert_eq!(working.stage().changes.fields, [("7".into(), Change::Set("8".into()))]);
+}
