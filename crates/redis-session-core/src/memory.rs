@@ -6,8 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::expiry::Wishes;
+use crate::fields::Change;
 use crate::id::SessionKey;
-use crate::record::{Record, Stored, Tokens, Tombstone};
+use crate::record::{Record, Stored, Token, Tokens, Tombstone};
 use crate::rules::Rule;
 use crate::store::{BoxFuture, Create, Created, End, Ended, Save, Saved, Store};
 use crate::time::{Clock, Time};
@@ -172,13 +173,15 @@ impl MemoryStore {
                 fields: Default::default(),
             },
         };
-        if save.life.deadline(record.created, record.seen, &record.wishes) <= now {
+        if save.life.deadline(record.created, record.seen, &record.wishes) <= now && Rule::DeadlinesAreChecked.holds() {
             return Saved::Gone;
         }
-        if let Some(own) = save.token.iter().chain(&save.earlier).find(|token| record.tokens.contains(**token))
-            && Rule::OwnTokenIsSaved.holds()
+        let own = save.token.iter().chain(&save.earlier).find(|token| record.tokens.contains(**token));
+        let ran_before = own.filter(|_| Rule::OwnTokenIsSaved.holds()).map(|own| record.tokens.before(*own));
+        if let Some(before) = ran_before
+            && Rule::OwnTokenComesFirst.holds()
         {
-            return Saved::Saved { before: record.tokens.before(*own), at: now };
+            return Saved::Saved { before, at: now };
         }
         if now > save.not_after && Rule::NotAfter.holds() {
             return Saved::Late;
@@ -186,11 +189,20 @@ impl MemoryStore {
         if save.proof != record.proof && Rule::ProofMustHold.holds() {
             return Saved::Replaced;
         }
+        // Before all that, unless a test took the rule out.
+        if let Some(before) = ran_before {
+            return Saved::Saved { before, at: now };
+        }
         if save.token.is_some() && !runs_on(save, &record) {
             return Saved::Moved(Box::new(record));
         }
         let before = Some(record.tokens.newest());
         if let Err(refusal) = carry_out(save, &mut record, now) {
+            if !Rule::RefusedWritesNothing.holds() {
+                set_what_can_be(save, &mut record);
+                let deadline = save.life.deadline(record.created, record.seen, &record.wishes);
+                shelf.put(key, Entry { stored: Stored::Record(record), deadline }, self.capacity);
+            }
             return refusal;
         }
         let deadline = save.life.deadline(record.created, record.seen, &record.wishes);
@@ -214,6 +226,10 @@ impl MemoryStore {
         if end.expired_by.is_some_and(|life| life.deadline(record.created, record.seen, &record.wishes) > now) {
             return Ended::Alive;
         }
+        if !Rule::EndsLeaveATombstone.holds() {
+            shelf.remove(key);
+            return Ended::Ended;
+        }
         let tombstone = Tombstone { reason: end.reason, at: now };
         let entry = Entry { stored: Stored::Ended(tombstone), deadline: now + Tombstone::STAYS };
         shelf.put(key, entry, self.capacity);
@@ -232,7 +248,7 @@ fn runs_on(save: &Save, record: &Record) -> bool {
 
 fn carry_out(save: &Save, record: &mut Record, now: Time) -> Result<(), Saved> {
     for (name, change) in &save.changes.fields {
-        if let crate::fields::Change::Increment(by) = change {
+        if let Change::Increment(by) = change {
             let mut scratch = if save.changes.clear { Default::default() } else { record.fields.clone() };
             scratch.increment(name, *by).map_err(|_| Saved::Refused(name.clone()))?;
         }
@@ -250,10 +266,23 @@ fn carry_out(save: &Save, record: &mut Record, now: Time) -> Result<(), Saved> {
         record.proof = proof;
         record.proved = now;
     }
-    if let Some(token) = save.token {
+    if let Some(token) = save.token.filter(|_| Rule::SavesPushTheirToken.holds()) {
         record.tokens.push(token);
     }
+    if save.token.is_none() && !Rule::TouchesPushNoToken.holds() {
+        let by_the_clock = format!("{:08}", now.as_millis() % 100_000_000);
+        record.tokens.push(Token::from_text(by_the_clock.as_bytes()).unwrap_or(save.base));
+    }
     Ok(())
+}
+
+/// What a script leaves that gives up half-way: only where a test took out the rule that nothing is left.
+fn set_what_can_be(save: &Save, record: &mut Record) {
+    for (name, change) in &save.changes.fields {
+        if let Change::Set(value) = change {
+            record.fields.set(name.clone(), value.clone());
+        }
+    }
 }
 
 impl Store for MemoryStore {

@@ -39,6 +39,30 @@ pub enum Rule {
     EndsNeedTheProof = 1 << 15,
     /// What one writer leaves to the next in the queue is not for one whose proof it replaced.
     HandedOverToTheSameId = 1 << 16,
+    /// A save looks for its own token before it looks at the time and the proof.
+    OwnTokenComesFirst = 1 << 17,
+    /// A record past its deadline is as good as gone.
+    DeadlinesAreChecked = 1 << 18,
+    /// A save that is refused has written nothing.
+    RefusedWritesNothing = 1 << 19,
+    /// A save leaves its token.
+    SavesPushTheirToken = 1 << 20,
+    /// A touch leaves no token.
+    TouchesPushNoToken = 1 << 21,
+    /// What is sent again under a new token names the earlier ones.
+    EarlierTokensAreSent = 1 << 22,
+    /// After an unknown outcome the request writes nothing more.
+    DoubtStopsWrites = 1 << 23,
+    /// Who comes with a replaced proof ends nothing, and no cookie is taken away.
+    ReplacedEndsNothing = 1 << 24,
+    /// An end leaves a tombstone.
+    EndsLeaveATombstone = 1 << 25,
+    /// A rotation takes a new proof.
+    RotationsTakeANewProof = 1 << 26,
+    /// A refresh drops the edits of a save of unknown outcome.
+    RefreshDropsTheDoubtful = 1 << 27,
+    /// A version that a request has not seen is no base for its next edits.
+    UnseenVersionsAreNoBase = 1 << 28,
 }
 
 #[cfg(feature = "mutants")]

@@ -289,7 +289,7 @@ async fn write(
                 }
                 let (mut earlier, not_after) = (std::mem::take(&mut save.earlier), save.not_after);
                 // The first copy may be held somewhere, and still run.
-                earlier.extend(save.token.filter(|_| tries.unknown));
+                earlier.extend(save.token.filter(|_| tries.unknown && Rule::EarlierTokensAreSent.holds()));
                 move_to(handle, *record)?;
                 staged = handle.working().and_then(|mut working| stage(&mut working))?;
                 let token = Token::random(&settings.random)?;
@@ -365,7 +365,7 @@ fn saved(handle: &Handle, save: &Save, new_id: Option<SessionId>, before: Option
         state.id = Some(id);
         state.outgoing = Outgoing::Give;
     }
-    let known = before == Some(save.base);
+    let known = before == state.base || !Rule::UnseenVersionsAreNoBase.holds();
     // A merge that ran on a version which this request has not seen leaves its base old: the next edit with a closure
     // is then told that the session moved, rather than run on old values.
     if known && save.token.is_some() {
@@ -411,6 +411,7 @@ pub(crate) async fn rotate(handle: &Handle) -> Result<(), Error> {
         let state = handle.state();
         state.no_doubt()?;
         match (&state.found, &state.id) {
+            (Found::Alive(_), Some(id)) if !Rule::RotationsTakeANewProof.holds() => id.clone(),
             (Found::Alive(_), Some(id)) => id.rotated(&handle.settings.random)?,
             (Found::Ended { lately: true, .. } | Found::Replaced { lately: true }, _) => return Err(Error::gone()),
             // There is nothing to take over: a session that begins later has a new id anyway.
@@ -430,7 +431,7 @@ pub(crate) async fn destroy(handle: &Arc<Handle>) -> Result<(), Error> {
         match (&state.found, &state.id) {
             (Found::Alive(_), Some(id)) => (Some(id.clone()), Outgoing::Remove),
             // Its cookie may be the one of a newer login.
-            (Found::Replaced { .. }, _) => return Err(Error::gone()),
+            (Found::Replaced { .. }, _) if Rule::ReplacedEndsNothing.holds() => return Err(Error::gone()),
             _ => (None, removal),
         }
     };

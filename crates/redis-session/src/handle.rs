@@ -56,7 +56,7 @@ pub(crate) struct State {
 impl State {
     /// Whether the outcomes of all writes are known.
     pub(crate) fn no_doubt(&self) -> Result<(), Error> {
-        self.doubt.clone().map_or(Ok(()), Err)
+        self.doubt.clone().filter(|_| Rule::DoubtStopsWrites.holds()).map_or(Ok(()), Err)
     }
 }
 
@@ -231,7 +231,8 @@ impl Handle {
         let found = self.look_up(&id).instrument(self.span("load")).await?;
         let (in_doubt, lived) = {
             let mut state = self.state();
-            (state.doubt.take().is_some(), matches!(state.found, Found::Alive(_)))
+            let in_doubt = state.doubt.take().is_some() && Rule::RefreshDropsTheDoubtful.holds();
+            (in_doubt, matches!(state.found, Found::Alive(_)))
         };
         match found {
             Found::Alive(mut record) if !in_doubt => {
