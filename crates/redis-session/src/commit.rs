@@ -208,7 +208,7 @@ fn created(handle: &Handle, id: SessionId, create: &Create, staged: Staged, at: 
     };
     let mut state = handle.state();
     state.id = Some(id);
-    state.base = Some(create.token);
+    state.stand_on(Some(create.token));
     state.found = Found::Alive(Box::new(record));
     state.wish = WishChange::default();
     state.ended_here = None;
@@ -281,7 +281,9 @@ async fn write(
                 save.not_after = self::not_after(handle, &key).await?;
             }
             Ok(Saved::Moved(record)) => {
-                if tries.unknown && !record.tokens.contains(save.base) && Rule::UnknownIsReported.holds() {
+                // What ran stands above the version that was there before: where that one is, it has not run.
+                let is_known = handle.state().latest.is_some_and(|latest| record.tokens.contains(latest));
+                if tries.unknown && !is_known && Rule::UnknownIsReported.holds() {
                     return Err(tries.doubt(handle, None));
                 }
                 if !tries.time_is_left() {
@@ -340,12 +342,13 @@ fn request(
 fn move_to(handle: &Handle, mut record: Record) -> Result<(), Error> {
     handle.working()?.rebase(std::mem::take(&mut record.fields))?;
     let mut state = handle.state();
-    state.base = Some(record.tokens.newest());
+    state.stand_on(Some(record.tokens.newest()));
     state.found = Found::Alive(Box::new(record));
     Ok(())
 }
 
-/// Takes note of a write that was made. Answers whether its base was the newest version, so that all fields are known.
+/// Takes note of a write that was made. Answers whether it was made on the version that the working copy's base shows, so
+/// that all fields are known.
 fn saved(handle: &Handle, save: &Save, new_id: Option<SessionId>, before: Option<Token>, at: Time) -> bool {
     let mut state = handle.state();
     if let Found::Alive(record) = &mut state.found {
@@ -368,6 +371,9 @@ fn saved(handle: &Handle, save: &Save, new_id: Option<SessionId>, before: Option
     let known = before == state.base || !Rule::UnseenVersionsAreNoBase.holds();
     // A merge that ran on a version which this request has not seen leaves its base old: the next edit with a closure
     // is then told that the session moved, rather than run on old values.
+    if save.token.is_some() {
+        state.latest = save.token;
+    }
     if known && save.token.is_some() {
         state.base = save.token;
     }
@@ -393,7 +399,7 @@ fn dead(handle: &Handle, save: &Save, found: Found) -> Result<(), Error> {
 fn bury(handle: &Handle, found: Found) -> Result<(), Error> {
     let mut state = handle.state();
     state.found = found;
-    state.base = None;
+    state.stand_on(None);
     state.wish = WishChange::default();
     state.outgoing = if Rule::AbsenceRemovesNoCookie.holds() { Outgoing::Nothing } else { Outgoing::Remove };
     drop(state);
@@ -448,7 +454,7 @@ pub(crate) async fn destroy(handle: &Arc<Handle>) -> Result<(), Error> {
     handle.working()?.reset(Fields::default());
     let mut state = handle.state();
     state.found = Found::Absent;
-    state.base = None;
+    state.stand_on(None);
     state.wish = WishChange::default();
     // What became of earlier writes matters no more.
     state.doubt = None;

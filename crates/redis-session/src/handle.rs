@@ -40,6 +40,9 @@ pub(crate) struct State {
     pub(crate) id: Option<SessionId>,
     /// The version that the working copy's base shows. `None`: there is no record.
     pub(crate) base: Option<Token>,
+    /// The newest version that is known to have been there: the base, or this request's own merge on a version that it
+    /// has not seen.
+    pub(crate) latest: Option<Token>,
     /// What is to change in the session's own wishes.
     pub(crate) wish: WishChange,
     /// Why the outcome of a write is unknown. Nothing more is written then.
@@ -54,6 +57,11 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Takes note that the working copy's base shows this version, the newest that is known.
+    pub(crate) fn stand_on(&mut self, version: Option<Token>) {
+        (self.base, self.latest) = (version, version);
+    }
+
     /// Whether the outcomes of all writes are known.
     pub(crate) fn no_doubt(&self) -> Result<(), Error> {
         self.doubt.clone().filter(|_| Rule::DoubtStopsWrites.holds()).map_or(Ok(()), Err)
@@ -117,6 +125,7 @@ impl Handle {
             found: Found::Absent,
             id: None,
             base: None,
+            latest: None,
             wish: WishChange::default(),
             doubt: None,
             presented: false,
@@ -238,7 +247,7 @@ impl Handle {
             Found::Alive(mut record) if !in_doubt => {
                 self.working()?.rebase(std::mem::take(&mut record.fields))?;
                 let mut state = self.state();
-                state.base = Some(record.tokens.newest());
+                state.stand_on(Some(record.tokens.newest()));
                 state.found = Found::Alive(record);
                 Ok(())
             }
@@ -296,10 +305,10 @@ impl Handle {
         };
         self.working()?.reset(fields);
         let mut state = self.state();
-        state.base = match &found {
+        state.stand_on(match &found {
             Ok(Found::Alive(record)) => Some(record.tokens.newest()),
             _ => None,
-        };
+        });
         match found {
             Ok(found) => {
                 if matches!(found, Found::Gone) && !Rule::AbsenceRemovesNoCookie.holds() {
