@@ -298,6 +298,8 @@ async fn write(
                 save = request(handle, &id, Some(token), &staged, save.new_proof, not_after)?;
                 save.earlier = earlier;
             }
+            // A first copy that is held somewhere may yet run, on a version that does not refuse it.
+            Ok(Saved::Refused(_) | Saved::TooLarge) if tries.unknown => return Err(tries.doubt(handle, None)),
             Ok(Saved::Refused(name)) => {
                 return Err(CoreError::field(&name, "is not an integer, so it cannot be incremented").into());
             }
