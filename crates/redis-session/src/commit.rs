@@ -145,6 +145,12 @@ impl Tries {
         error
     }
 
+    /// After a late write of edits: whether a new time may help. A first copy may have run, and be forgotten: others have
+    /// saved so often since, or the session has expired.
+    fn late(&mut self, handle: &Handle) -> Result<(), Error> {
+        self.new_time().map_err(|late| if self.unknown { self.doubt(handle, None) } else { late })
+    }
+
     /// After a late write: whether a new time may help.
     fn new_time(&mut self) -> Result<(), Error> {
         if self.new_times == 0 || !self.time_is_left() {
@@ -180,7 +186,7 @@ async fn create(handle: &Handle, stage: &mut Stage<'_>) -> Result<(), Error> {
                 Ok(Created::Created { at }) => break Some(at),
                 Ok(Created::Exists) => break None,
                 Ok(Created::Late) => {
-                    tries.new_time()?;
+                    tries.late(handle)?;
                     create.not_after = not_after(handle, &key).await?;
                 }
                 Err(error) => match tries.after(handle, error).await {
@@ -276,8 +282,7 @@ async fn write(
             }
             Ok(Saved::Replaced) => return dead(handle, &save, Found::Replaced { lately: true }),
             Ok(Saved::Late) => {
-                // A first copy may have run, and others have saved so often since that the record has forgotten it.
-                tries.new_time().map_err(|late| if tries.unknown { tries.doubt(handle, None) } else { late })?;
+                tries.late(handle)?;
                 save.not_after = self::not_after(handle, &key).await?;
             }
             Ok(Saved::Moved(record)) => {
