@@ -1,0 +1,152 @@
+//! What can happen next in a schedule.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::wire::{Op, Who};
+
+use super::World;
+use super::visit::{Progress, Visit};
+
+/// Leaps past every `not_after`, past the life of a tombstone, past the idle timeout.
+const LEAPS: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(61), Duration::from_secs(32 * 60)];
+const PAST_STRICT: Duration = Duration::from_secs(6 * 60);
+
+/// Something that can happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// A browser sends a request.
+    Start(usize),
+    /// Something becomes of a call to the store.
+    Call(usize, Fate),
+    /// A packet that was held arrives.
+    Release(usize),
+    /// An answer arrives at its browser.
+    Deliver(usize),
+    /// An answer is lost.
+    Lose(usize),
+    /// A client goes away before its answer.
+    Abandon(usize),
+    /// Time leaps.
+    Jump(Duration),
+    /// Whoever pauses before he sends again has paused long enough.
+    Pause,
+    /// So many of the last writes are undone.
+    Failover(usize),
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It runs, unless it has, and its reply arrives.
+    Reply,
+    /// It runs, and its reply takes its time.
+    Run,
+    /// It runs, and the connection breaks.
+    LoseReply,
+    /// It runs, and nobody answers until the deadline.
+    TimeOut,
+    /// The connection breaks, and the packet is on its way yet.
+    Hold,
+    /// Nobody answers until the deadline, and the packet is on its way yet.
+    HoldLong,
+    /// It is not sent.
+    Refuse,
+}
+
+impl World<'_> {
+    /// What can happen now. Nothing, if all is over.
+    pub(crate) fn actions(&self) -> Vec<Action> {
+        let budget = self.scenario.budget;
+        let is_left = self.faults + self.jumps < budget.both;
+        let may_fail = is_left && self.faults < budget.faults;
+        let mut actions = self.fates(may_fail);
+        actions.extend(self.startable().map(Action::Start));
+        for (at, visit) in self.visits.iter().enumerate() {
+            match visit.progress {
+                Progress::Answered(_) => actions.extend([Action::Deliver(at), Action::Lose(at)]),
+                Progress::Running(_) if may_fail => actions.push(Action::Abandon(at)),
+                _ => {}
+            }
+        }
+        actions.extend((0..self.held.len()).map(Action::Release));
+        // Also for a task that goes on for a client that went away, and has its turn.
+        if self.pausing() > 0 || actions.is_empty() && self.visits.iter().any(Visit::is_running) {
+            actions.push(Action::Pause);
+        }
+        if actions.is_empty() {
+            return actions;
+        }
+        if is_left && self.jumps < budget.jumps {
+            actions.extend(LEAPS.into_iter().chain(self.scenario.stricter.then_some(PAST_STRICT)).map(Action::Jump));
+        }
+        if self.failovers < budget.failovers {
+            // The ground is there on all replicas.
+            actions.extend((1..self.log.len()).map(Action::Failover));
+        }
+        actions
+    }
+
+    fn fates(&self, may_fail: bool) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (at, call) in self.stage.wire.calls().iter().enumerate() {
+            actions.push(Action::Call(at, Fate::Reply));
+            if !may_fail || call.ran.is_some() {
+                continue;
+            }
+            // A slow reply to a load also stands for a handler that takes its time.
+            actions.extend([Fate::Refuse, Fate::Run].map(|fate| Action::Call(at, fate)));
+            if !matches!(call.op, Op::Load(_)) {
+                let fates = [Fate::LoseReply, Fate::TimeOut, Fate::Hold, Fate::HoldLong];
+                actions.extend(fates.map(|fate| Action::Call(at, fate)));
+            }
+        }
+        actions
+    }
+
+    /// Of requests that are the same, the first goes first.
+    fn startable(&self) -> impl Iterator<Item = usize> {
+        let plan = &self.scenario.requests;
+        let same = |one: usize, other: usize| plan[one] == plan[other] && self.process(one) == self.process(other);
+        let not_yet = |at: usize| !self.visits[at].started();
+        (0..plan.len()).filter(move |at| not_yet(*at) && !(0..*at).any(|before| not_yet(before) && same(before, *at)))
+    }
+
+    /// For a trace.
+    pub(crate) fn describe(&self, action: Action) -> String {
+        match action {
+            Action::Start(at) => format!("{at} {:?} is sent", self.visits[at].act),
+            Action::Call(at, fate) => {
+                let call = &self.stage.wire.calls()[at];
+                match call.who {
+                    Who::Request(who) => format!("{who} {}: {fate}", call.op.name()),
+                    Who::Background => format!("a task's {}: {fate}", call.op.name()),
+                }
+            }
+            Action::Release(at) => match self.held[at].who {
+                Who::Request(who) => format!("{who} {}: the held one arrives", self.held[at].op.name()),
+                Who::Background => format!("a task's {}: the held one arrives", self.held[at].op.name()),
+            },
+            Action::Deliver(at) => format!("the answer to {at} arrives"),
+            Action::Lose(at) => format!("the answer to {at} is lost"),
+            Action::Abandon(at) => format!("the client of {at} goes away"),
+            Action::Jump(by) => format!("{by:?} pass"),
+            Action::Pause => "a pause".to_owned(),
+            Action::Failover(undone) => format!("a failover takes {undone} writes back"),
+        }
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reply => "answered",
+            Self::Run => "runs, its reply is slow",
+            Self::LoseReply => "runs, its reply is lost",
+            Self::TimeOut => "runs, no reply in time",
+            Self::Hold => "held, the connection breaks",
+            Self::HoldLong => "held, no reply in time",
+            Self::Refuse => "not sent",
+        })
+    }
+}
