@@ -64,7 +64,7 @@ impl Place {
 }
 
 /// Moves the points in time of all records and tombstones, and when Redis drops them, by milliseconds into the past.
-fn make_older(redis: &RedisServer, by: i64) {
+pub(crate) fn make_older(redis: &RedisServer, by: i64) {
     let earlier = |word: &str| word.parse::<i64>().map_or(word.to_owned(), |at| (at - by).to_string());
     for key in redis.run(&["KEYS", "sess:*"]).texts() {
         // What is past its time meanwhile is gone for Redis too.
