@@ -83,6 +83,14 @@ impl Proof {
         URL_SAFE_NO_PAD.encode(self.0)
     }
 
+    /// The same as an array.
+    pub fn to_ascii(self) -> [u8; 22] {
+        let mut text = [0; 22];
+        let written = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text);
+        debug_assert_eq!(written, Ok(22));
+        text
+    }
+
     /// From [`to_text`](Self::to_text)'s form.
     pub fn from_text(text: &[u8]) -> Option<Self> {
         let mut proof = [0; 16];

@@ -1,9 +1,11 @@
--- What the scripts share, put before each of them: the clock, the packed field "@" of a record, its deadline.
--- "@" is `1 <tag> <proof> <tokens> <created> <seen> <proved> <idle> <remembered>`: times in ms, seen and proved counted
--- from created, "-" for what is not there. Nothing is written by this part.
+-- What the scripts share, put before each of them: the clock, the words of ARGV[1] (each with a space after it), the
+-- packed field "@", the deadline. "@" is `1 <tag> <proof> <tokens> <created> <seen> <proved> <idle> <remembered>`:
+-- times in ms, seen and proved counted from created. "-" is what is not there. Nothing is written by this part.
 local key, call = KEYS[1], redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local function words(count) return string.match(ARGV[1], string.rep('(%S+) ', count)) end
 
 local function digits(number) -- up to what the Rust side takes: 2^53 - 1
   return number and string.format('%.0f', math.max(0, math.min(number, 9007199254740991))) or '-'
