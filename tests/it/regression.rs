@@ -1,5 +1,6 @@
 //! Bugs that were found, each in the smallest test that showed it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use redis_session_core::{
 };
 use redis_session_testkit::Browser;
 use tower::ServiceExt;
+
+use crate::visitor::on_both_stores;
 
 /// A store that makes the first save, and loses the reply; then others write, and what is sent again arrives late.
 struct LostThenLate {
@@ -78,4 +81,30 @@ async fn a_write_whose_reply_is_lost_and_whose_second_copy_is_late_is_of_unknown
     let response = app.oneshot(request).await.unwrap();
     let error = response.extensions().get::<redis_session::Error>().unwrap();
     assert!(error.is_outcome_unknown(), "{error:?}");
+}
+
+// It began one without fields: a key in the store, and a cookie for a visitor who had done nothing.
+#[tokio::test]
+async fn a_transaction_that_changes_nothing_begins_no_session_and_a_save_begins_one() {
+    on_both_stores(async |place| {
+        let look = async |session: &Session| {
+            let mut visits = session.view::<BTreeMap<String, u64>>()?;
+            visits.transaction(|visits| Ok::<_, redis_session::Error>(visits.len())).await
+        };
+        let visitor = place.visitor();
+        assert_eq!(visitor.visit(async |session| look(&session).await).await, 0);
+        assert_eq!((visitor.cookie(), place.events.take()), (None, vec![]));
+        assert_eq!(place.redis.as_ref().map_or(0, |redis| redis.run(&["DBSIZE"]).int()), 0);
+        visitor
+            .visit(async |session| {
+                session.insert("visits", &1)?;
+                look(&session).await
+            })
+            .await;
+        assert_eq!(visitor.fields().await, [("visits".to_owned(), "1".to_owned())]);
+        let other = place.visitor();
+        other.visit(async |session| session.save().await).await;
+        assert!(other.cookie().is_some());
+    })
+    .await;
 }

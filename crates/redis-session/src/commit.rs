@@ -55,14 +55,19 @@ fn touch_due(handle: &Handle, state: &State) -> bool {
 
 /// Carries out a plan on the edits as they are. The caller has the turn.
 pub(crate) async fn carry_out(handle: &Handle, plan: Plan) -> Result<(), Error> {
-    carry_out_with(handle, plan, &mut |working| Ok(working.stage())).await
+    carry_out_with(handle, plan, Order::default(), &mut |working| Ok(working.stage())).await
 }
 
 /// Carries out a plan on what `stage` makes of the working copy.
-pub(crate) async fn carry_out_with(handle: &Handle, plan: Plan, stage: &mut Stage<'_>) -> Result<(), Error> {
+pub(crate) async fn carry_out_with(
+    handle: &Handle,
+    plan: Plan,
+    order: Order,
+    stage: &mut Stage<'_>,
+) -> Result<(), Error> {
     match plan {
         Plan::Nothing => Ok(()),
-        Plan::Create => create(handle, stage).instrument(handle.span("create")).await,
+        Plan::Create => create(handle, order, stage).instrument(handle.span("create")).await,
         Plan::Save => save(handle, stage, None).await,
         Plan::Touch => touch(handle).instrument(handle.span("touch")).await,
         Plan::Drop(why) => {
@@ -161,7 +166,7 @@ impl Tries {
     }
 }
 
-async fn create(handle: &Handle, stage: &mut Stage<'_>) -> Result<(), Error> {
+async fn create(handle: &Handle, order: Order, stage: &mut Stage<'_>) -> Result<(), Error> {
     let settings = &handle.settings;
     for _ in 0..NEW_IDS {
         let id = match handle.state().id.clone() {
@@ -171,6 +176,10 @@ async fn create(handle: &Handle, stage: &mut Stage<'_>) -> Result<(), Error> {
         };
         let key = handle.key(&id);
         let staged = handle.working().and_then(|mut working| stage(&mut working))?;
+        // What a closure that changes nothing answered is no reason to begin a session.
+        if order.changes && staged.changes.is_empty() {
+            return Ok(());
+        }
         let wish = handle.state().wish;
         let mut create = Create {
             token: Token::random(&settings.random)?,

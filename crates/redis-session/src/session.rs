@@ -402,6 +402,7 @@ impl<T: State, L> Session<T, L> {
 
     /// Changes the state in the store now, together with the edits made before, and answers what the closure returned in
     /// the run that counted. It is run again if another request saved meanwhile. Its `Err` aborts: nothing is written.
+    /// A visitor without a session gets one if it changes something.
     ///
     /// # Errors
     /// The closure's, or as [`save`](Session::save). Edits made before stay, and are tried again when the response leaves.
@@ -472,7 +473,7 @@ async fn commit_now(handle: &Handle, order: Order, stage: &mut Stage<'_>) -> Res
     if plan == Plan::Create {
         refuse_if_left(handle)?;
     }
-    commit::carry_out_with(handle, plan, stage).await
+    commit::carry_out_with(handle, plan, order, stage).await
 }
 
 /// What needs a cookie cannot be had after the response.

@@ -8,6 +8,8 @@ use http::{Request, Response};
 use redis_session::{Error, Kind, Session, Status};
 use serde::{Deserialize, Serialize};
 
+use crate::gate::Gate;
+
 /// What a request's handler does. The edits that it awaits and those that it leaves to the response have one mark each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Act {
@@ -64,6 +66,7 @@ pub(crate) struct Job {
     pub(crate) act: Act,
     pub(crate) index: usize,
     pub(crate) notes: Arc<Mutex<Notes>>,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// What a handler has done, and what it was told and shown.
@@ -155,27 +158,30 @@ impl Job {
                 Ok::<_, Error>(())
             })
             .await;
-        self.told(mark, answer)
+        self.told(mark, answer).await
     }
 
     async fn save(&self, session: &Session, mark: u8) -> Result<(), Error> {
-        self.told(mark, session.save().await)
+        self.told(mark, session.save().await).await
     }
 
     /// Where there is a session, a rotation saves what was edited before.
     async fn rotate(&self, session: &Session, mark: u8) -> Result<(), Error> {
         let saves = session.status() == Status::Alive;
         let answer = session.rotate().await;
-        if saves { self.told(mark, answer) } else { self.also_told(answer) }
+        if saves { self.told(mark, answer).await } else { self.also_told(answer).await }
     }
 
-    fn told(&self, mark: u8, answer: Result<(), Error>) -> Result<(), Error> {
+    /// Takes note of an answer, and then may take its time.
+    async fn told(&self, mark: u8, answer: Result<(), Error>) -> Result<(), Error> {
         self.notes().told.push((mark, answer.as_ref().map(|_| ()).map_err(|error| error.kind().into())));
+        self.gate.pass().await;
         answer
     }
 
-    fn also_told(&self, answer: Result<(), Error>) -> Result<(), Error> {
+    async fn also_told(&self, answer: Result<(), Error>) -> Result<(), Error> {
         self.notes().also_told.extend(answer.as_ref().err().map(|error| Word::from(error.kind())));
+        self.gate.pass().await;
         answer
     }
 
@@ -184,10 +190,16 @@ impl Job {
         Ok(())
     }
 
+    async fn refresh(&self, session: &Session) -> Result<(), Error> {
+        let answer = session.refresh().await;
+        self.gate.pass().await;
+        answer
+    }
+
     async fn end(&self, session: &Session) -> Result<(), Error> {
         let answer = session.destroy().await;
         self.notes().destroyed = answer.as_ref().err().is_none_or(|error| !error.is_gone());
-        self.also_told(answer)
+        self.also_told(answer).await
     }
 
     async fn carry_out(&self, session: &Session) -> Result<u16, Error> {
@@ -201,7 +213,7 @@ impl Job {
             Act::Increment => self.increment(session, trailing)?,
             Act::Push => self.push(session, trailing)?,
             Act::Transaction => self.transact(session, awaited).await?,
-            Act::Rotate => self.also_told(session.rotate().await)?,
+            Act::Rotate => self.also_told(session.rotate().await).await?,
             Act::LogIn => {
                 self.increment(session, awaited)?;
                 self.rotate(session, awaited).await?;
@@ -227,21 +239,21 @@ impl Job {
             Act::SaveRefresh => {
                 self.increment(session, awaited)?;
                 if self.save(session, awaited).await.is_err_and(|error| error.is_outcome_unknown()) {
-                    session.refresh().await?;
+                    self.refresh(session).await?;
                 }
                 self.push(session, trailing)?;
             }
             Act::Refresh => {
                 self.increment(session, trailing)?;
-                session.refresh().await?;
+                self.refresh(session).await?;
                 self.show(session)?;
             }
-            Act::Touch => self.also_told(session.save().await)?,
+            Act::Touch => self.also_told(session.save().await).await?,
             Act::TouchMore => {
-                let _heedless = self.also_told(session.save().await);
+                let _heedless = self.also_told(session.save().await).await;
                 self.increment(session, trailing)?;
             }
-            Act::Remember => self.also_told(session.remember(Duration::from_secs(86_400)).await)?,
+            Act::Remember => self.also_told(session.remember(Duration::from_secs(86_400)).await).await?,
             Act::Count => {
                 session.increment("x", 1)?;
                 self.insert(session, "own", trailing)?;
@@ -257,12 +269,12 @@ impl Job {
             Act::FourSaves => {
                 for _ in 0..4 {
                     session.increment("filler", 1)?;
-                    self.also_told(session.save().await)?;
+                    self.also_told(session.save().await).await?;
                 }
             }
             Act::FourTouches => {
                 for _ in 0..4 {
-                    self.also_told(session.save().await)?;
+                    self.also_told(session.save().await).await?;
                 }
             }
             Act::Fail => {
@@ -276,8 +288,10 @@ impl Job {
 
 /// The application.
 pub(crate) async fn application(request: Request<Job>) -> Result<Response<String>, Infallible> {
-    let session = Session::from_extensions(request.extensions()).await;
-    let job = request.into_body();
+    let (parts, job) = request.into_parts();
+    job.gate.pass().await;
+    let session = Session::from_extensions(&parts.extensions).await;
+    job.gate.pass().await;
     let answer = match session {
         Ok(session) => job.carry_out(&session).await,
         Err(error) => Err(error),

@@ -124,6 +124,10 @@ impl Search<'_> {
             let turn = &self.path[depth];
             assert_eq!(turn.of, actions.len(), "a schedule that is run again goes the same way");
             world.carry_out(actions[turn.taken]).await?;
+            // What was run before was looked at then.
+            if depth + 1 == self.path.len() {
+                world.check_edits()?;
+            }
         }
         Ok(())
     }

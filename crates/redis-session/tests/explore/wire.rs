@@ -98,6 +98,8 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 pub(crate) struct Call {
     pub(crate) who: Who,
     pub(crate) op: Op,
+    /// When it was made: the contract says by when it is answered.
+    pub(crate) asked: Time,
     /// What came of it, where it ran and its reply is still on the way.
     pub(crate) ran: Option<Outcome>,
     /// How many saves its session had had then.
@@ -167,7 +169,8 @@ impl Wire {
     async fn ask(&self, op: Op) -> Result<Outcome, Error> {
         let slot = Arc::<Slot>::default();
         let _unasked = Unasked(self, slot.clone());
-        lock(&self.0.calls).push(Call { who: RUNNING.get(), op, ran: None, saves: 0, slot: slot.clone() });
+        let call = Call { who: RUNNING.get(), op, asked: self.clock().now(), ran: None, saves: 0, slot: slot.clone() };
+        lock(&self.0.calls).push(call);
         poll_fn(|context| {
             let mut slot = lock(&slot);
             match slot.0.take() {

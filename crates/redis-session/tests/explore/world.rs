@@ -140,7 +140,8 @@ impl<'a> World<'a> {
     /// Whether a request pauses before it sends again.
     fn pauses(&self, at: usize) -> bool {
         let visit = &self.visits[at];
-        visit.is_running() && matches!(visit.writing.last, Last::Lost | Last::LostTouch) && !self.has_a_call(at)
+        let lost = matches!(visit.writing.last, Last::Lost | Last::LostTouch);
+        visit.is_running() && !visit.is_at_gate() && lost && !self.has_a_call(at)
     }
 
     fn pausing(&self) -> usize {
@@ -151,13 +152,14 @@ impl<'a> World<'a> {
     pub(crate) async fn carry_out(&mut self, action: Action) -> Result<(), Violation> {
         match action {
             Action::Start(at) => self.start(at),
+            Action::GoOn(at) => self.go_on_at_gate(at),
+            Action::Dawdle(at) => self.visits[at].dawdles_since = Some(self.jumps),
             Action::Call(at, fate) => self.decide(at, fate).await?,
             Action::Release(at) => {
                 let Held { who, op } = self.held.remove(at);
                 self.execute(who, &op)?;
             }
             Action::Deliver(at) => self.deliver(at)?,
-            Action::Lose(at) => self.visits[at].progress = Progress::Over,
             Action::Abandon(at) => {
                 self.faults += 1;
                 self.visits[at].progress = Progress::Abandoned;
@@ -169,8 +171,7 @@ impl<'a> World<'a> {
             Action::Pause => self.pause().await?,
             Action::Failover(undone) => self.fail_over(undone),
         }
-        self.settle().await?;
-        self.check_edits()
+        self.settle().await
     }
 
     /// Whether somebody waits although nothing is left to happen.
@@ -179,6 +180,11 @@ impl<'a> World<'a> {
             return violated("hangs", "a request waits, and nothing is left to happen");
         }
         Ok(())
+    }
+
+    fn go_on_at_gate(&mut self, at: usize) {
+        let now = self.now();
+        self.visits[at].go_on(now);
     }
 
     fn start(&mut self, at: usize) {
@@ -205,25 +211,29 @@ impl<'a> World<'a> {
     }
 
     async fn decide(&mut self, at: usize, fate: Fate) -> Result<(), Violation> {
-        let mut call = self.stage.wire.calls().remove(at);
         self.faults += u8::from(fate != Fate::Reply);
-        let runs = matches!(fate, Fate::Reply | Fate::Run | Fate::LoseReply | Fate::TimeOut);
-        if call.ran.is_none() && runs {
-            call.ran = Some(self.execute(call.who, &call.op)?);
-            call.saves = self.facts.sessions.get(call.op.key()).map_or(0, |story| story.saves);
+        let (who, op, asked, has_run) = {
+            let call = &self.stage.wire.calls()[at];
+            (call.who, call.op.clone(), call.asked, call.ran.is_some())
+        };
+        if !has_run && matches!(fate, Fate::Reply | Fate::Run | Fate::LoseReply | Fate::TimeOut) {
+            let ran = self.execute(who, &op)?;
+            let call = &mut self.stage.wire.calls()[at];
+            call.ran = Some(ran);
+            call.saves = self.facts.sessions.get(op.key()).map_or(0, |story| story.saves);
         }
-        if matches!(fate, Fate::Hold | Fate::HoldLong) {
-            self.held.push(Held { who: call.who, op: call.op.clone() });
-        }
-        if matches!(fate, Fate::TimeOut | Fate::HoldLong) {
-            self.advance(DEADLINE).await;
-        }
-        let answer = match (fate, call.ran.take()) {
-            (Fate::Run, ran) => {
-                call.ran = ran;
-                self.stage.wire.calls().insert(at, call);
-                return Ok(());
+        match fate {
+            Fate::Run => return Ok(()),
+            Fate::Hold => self.held.push(Held { who, op }),
+            Fate::HoldLong => {
+                self.held.push(Held { who, op });
+                self.pass_until(asked + DEADLINE).await?;
             }
+            Fate::TimeOut => self.pass_until(asked + DEADLINE).await?,
+            Fate::Reply | Fate::LoseReply | Fate::Refuse => {}
+        }
+        let mut call = self.stage.wire.calls().remove(at);
+        let answer = match (fate, call.ran.take()) {
             (Fate::Reply, ran) => Ok(ran.expect("it ran above")),
             (Fate::Refuse, _) => Err(Error::new(Kind::Unavailable, "it was not sent")),
             _ => Err(Error::new(Kind::OutcomeUnknown, "the reply was lost")),
@@ -266,7 +276,6 @@ impl<'a> World<'a> {
                 self.visits[at].generation = story.proofs.len() - 1;
             }
         }
-        self.check_counts()?;
         Ok(outcome)
     }
 
@@ -282,6 +291,16 @@ impl<'a> World<'a> {
             None => visit.found_nothing_late |= now.since(visit.arrived) >= MINUTE,
             Some(Stored::Ended(_)) => {}
         }
+    }
+
+    /// Lets time pass, and everybody go on whose pause ends meanwhile.
+    async fn pass_until(&mut self, end: Time) -> Result<(), Violation> {
+        while self.now() < end && self.somebody_pauses() {
+            self.advance(FIRST_PAUSE).await;
+            self.settle().await?;
+        }
+        self.advance(end.since(self.now())).await;
+        Ok(())
     }
 
     async fn advance(&mut self, by: Duration) {
@@ -304,6 +323,9 @@ impl<'a> World<'a> {
     async fn pause(&mut self) -> Result<(), Violation> {
         let (calls, waiting) = (self.stage.wire.calls().len(), self.waiting.len());
         for _ in 0..64 {
+            if self.time_left().is_some_and(|left| left < FIRST_PAUSE) {
+                return Ok(());
+            }
             self.advance(FIRST_PAUSE).await;
             self.settle().await?;
             if self.stage.wire.calls().len() > calls || self.waiting.len() < waiting {
@@ -330,13 +352,20 @@ impl<'a> World<'a> {
 
     /// Lets everybody go on until all wait for something that is to happen.
     async fn settle(&mut self) -> Result<(), Violation> {
+        let (may_leap, now) = (self.may_leap(), self.now());
         loop {
             let mut moved = false;
             for at in 0..self.visits.len() {
                 moved |= self.go_on(at)?;
             }
+            for visit in self.visits.iter_mut().filter(|visit| visit.is_at_gate() && !visit.dawdles()) {
+                if !may_leap {
+                    visit.go_on(now);
+                    moved = true;
+                }
+            }
             // Tasks that outlive their request run when this one yields.
-            if tokio::runtime::Handle::current().metrics().num_alive_tasks() > 0 {
+            if tasks_are_alive() {
                 let calls = self.stage.wire.calls().len();
                 for _ in 0..2 {
                     tokio::task::yield_now().await;
@@ -347,7 +376,10 @@ impl<'a> World<'a> {
                 break;
             }
         }
-        let waits = |at: &usize| self.visits[*at].is_running() && !self.pauses(*at) && !self.has_a_call(*at);
+        let waits = |at: &usize| {
+            let visit = &self.visits[*at];
+            visit.is_running() && !visit.is_at_gate() && !self.pauses(*at) && !self.has_a_call(*at)
+        };
         let waiting: Vec<usize> = (0..self.visits.len()).filter(waits).collect();
         self.waiting.retain(|at| waiting.contains(at));
         let new: Vec<usize> = waiting.into_iter().filter(|at| !self.waiting.contains(at)).collect();
@@ -420,6 +452,11 @@ impl<'a> World<'a> {
         browser.before = (0..self.visits.len()).filter(|other| self.visits[*other].is_open()).collect();
         Ok(())
     }
+}
+
+/// Whether there are tasks that outlive their request.
+fn tasks_are_alive() -> bool {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks() > 0
 }
 
 /// What is at a key.

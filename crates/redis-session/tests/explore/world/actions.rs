@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::wire::{Op, Who};
 
-use super::World;
 use super::visit::{Progress, Visit};
+use super::{DEADLINE, World, tasks_are_alive};
 
 /// Leaps past every `not_after`, past the life of a tombstone, past the idle timeout.
 const LEAPS: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(61), Duration::from_secs(32 * 60)];
@@ -17,14 +17,16 @@ const PAST_STRICT: Duration = Duration::from_secs(6 * 60);
 pub(crate) enum Action {
     /// A browser sends a request.
     Start(usize),
+    /// A handler goes on.
+    GoOn(usize),
+    /// A handler takes its time.
+    Dawdle(usize),
     /// Something becomes of a call to the store.
     Call(usize, Fate),
     /// A packet that was held arrives.
     Release(usize),
-    /// An answer arrives at its browser.
+    /// An answer arrives at its browser. One that is lost is one that arrives when all else is over.
     Deliver(usize),
-    /// An answer is lost.
-    Lose(usize),
     /// A client goes away before its answer.
     Abandon(usize),
     /// Time leaps.
@@ -57,27 +59,37 @@ pub(crate) enum Fate {
 impl World<'_> {
     /// What can happen now. Nothing, if all is over.
     pub(crate) fn actions(&self) -> Vec<Action> {
-        let budget = self.scenario.budget;
-        let is_left = self.faults + self.jumps < budget.both;
-        let may_fail = is_left && self.faults < budget.faults;
+        // Whether a handler takes its time is decided before anything else happens.
+        if let Some(at) = self.visits.iter().position(|visit| visit.is_at_gate() && !visit.dawdles()) {
+            return vec![Action::GoOn(at), Action::Dawdle(at)];
+        }
+        let (budget, may_leap) = (self.scenario.budget, self.may_leap());
+        let may_fail = self.faults + self.jumps < budget.both && self.faults < budget.faults;
         let mut actions = self.fates(may_fail);
         actions.extend(self.startable().map(Action::Start));
         for (at, visit) in self.visits.iter().enumerate() {
             match visit.progress {
-                Progress::Answered(_) => actions.extend([Action::Deliver(at), Action::Lose(at)]),
+                Progress::Answered(_) => actions.push(Action::Deliver(at)),
                 Progress::Running(_) if may_fail => actions.push(Action::Abandon(at)),
                 _ => {}
             }
+            // Without a leap it would be as if it had gone on at once.
+            if visit.dawdles() && (!may_leap || visit.dawdles_since < Some(self.jumps)) {
+                actions.push(Action::GoOn(at));
+            }
         }
         actions.extend((0..self.held.len()).map(Action::Release));
+        let dawdling = self.visits.iter().any(Visit::dawdles);
+        let waits = |visit: &Visit| visit.is_running() && !visit.is_at_gate();
         // Also for a task that goes on for a client that went away, and has its turn.
-        if self.pausing() > 0 || actions.is_empty() && self.visits.iter().any(Visit::is_running) {
+        let only_tasks = actions.is_empty() && self.visits.iter().any(waits);
+        if only_tasks || self.pausing() > 0 && self.time_left().is_none_or(|left| left > Duration::ZERO) {
             actions.push(Action::Pause);
         }
-        if actions.is_empty() {
+        if actions.is_empty() && !dawdling {
             return actions;
         }
-        if is_left && self.jumps < budget.jumps {
+        if may_leap && !self.somebody_waits() {
             actions.extend(LEAPS.into_iter().chain(self.scenario.stricter.then_some(PAST_STRICT)).map(Action::Jump));
         }
         if self.failovers < budget.failovers {
@@ -89,19 +101,45 @@ impl World<'_> {
 
     fn fates(&self, may_fail: bool) -> Vec<Action> {
         let mut actions = Vec::new();
-        for (at, call) in self.stage.wire.calls().iter().enumerate() {
+        let calls = self.stage.wire.calls();
+        let first = calls.iter().map(|call| call.asked).min();
+        for (at, call) in calls.iter().enumerate() {
             actions.push(Action::Call(at, Fate::Reply));
             if !may_fail || call.ran.is_some() {
                 continue;
             }
-            // A slow reply to a load also stands for a handler that takes its time.
             actions.extend([Fate::Refuse, Fate::Run].map(|fate| Action::Call(at, fate)));
             if !matches!(call.op, Op::Load(_)) {
-                let fates = [Fate::LoseReply, Fate::TimeOut, Fate::Hold, Fate::HoldLong];
-                actions.extend(fates.map(|fate| Action::Call(at, fate)));
+                actions.extend([Fate::LoseReply, Fate::Hold].map(|fate| Action::Call(at, fate)));
+            }
+            // Those that were made before it are answered before.
+            if !matches!(call.op, Op::Load(_)) && Some(call.asked) == first {
+                actions.extend([Fate::TimeOut, Fate::HoldLong].map(|fate| Action::Call(at, fate)));
             }
         }
         actions
+    }
+
+    /// Whether time may leap in what is left of the schedule.
+    pub(super) fn may_leap(&self) -> bool {
+        let budget = self.scenario.budget;
+        self.faults + self.jumps < budget.both && self.jumps < budget.jumps
+    }
+
+    /// Whether a call, a pause or a queue has a deadline, so that time cannot leap: the store answers within its own.
+    fn somebody_waits(&self) -> bool {
+        self.time_left().is_some() || self.somebody_pauses()
+    }
+
+    /// Whether somebody goes on by himself when time passes.
+    pub(super) fn somebody_pauses(&self) -> bool {
+        self.pausing() > 0 || !self.waiting.is_empty() || tasks_are_alive()
+    }
+
+    /// Until the first deadline of a call. `None`: there is no call.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        let first = self.stage.wire.calls().iter().map(|call| call.asked).min();
+        first.map(|asked| (asked + DEADLINE).since(self.now()))
     }
 
     /// Of requests that are the same, the first goes first.
@@ -116,6 +154,8 @@ impl World<'_> {
     pub(crate) fn describe(&self, action: Action) -> String {
         match action {
             Action::Start(at) => format!("{at} {:?} is sent", self.visits[at].act),
+            Action::GoOn(at) => format!("{at} goes on"),
+            Action::Dawdle(at) => format!("{at} takes its time"),
             Action::Call(at, fate) => {
                 let call = &self.stage.wire.calls()[at];
                 match call.who {
@@ -128,7 +168,6 @@ impl World<'_> {
                 Who::Background => format!("a task's {}: the held one arrives", self.held[at].op.name()),
             },
             Action::Deliver(at) => format!("the answer to {at} arrives"),
-            Action::Lose(at) => format!("the answer to {at} is lost"),
             Action::Abandon(at) => format!("the client of {at} goes away"),
             Action::Jump(by) => format!("{by:?} pass"),
             Action::Pause => "a pause".to_owned(),

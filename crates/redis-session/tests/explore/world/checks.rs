@@ -225,7 +225,7 @@ impl World<'_> {
     }
 
     /// No edit is made twice.
-    pub(super) fn check_counts(&self) -> Result<(), Violation> {
+    fn check_counts(&self) -> Result<(), Violation> {
         for mark in 0..2 * self.visits.len() as u8 {
             if self.facts.count(mark) > 1 {
                 return violated("I9", format!("edit {mark} was made twice"));
@@ -234,8 +234,14 @@ impl World<'_> {
         Ok(())
     }
 
+    /// What has become of all edits.
+    pub(crate) fn check_edits(&self) -> Result<(), Violation> {
+        self.check_counts()?;
+        self.check_answers()
+    }
+
     /// Every edit was made as its request was told.
-    pub(super) fn check_edits(&self) -> Result<(), Violation> {
+    fn check_answers(&self) -> Result<(), Violation> {
         for visit in self.visits.iter().filter(|visit| visit.is_answered()) {
             let notes = visit.job.notes();
             for mark in &notes.made {

@@ -19,10 +19,10 @@ impl World<'_> {
             std::mem::discriminant(&visit.progress).hash(&mut hasher);
             (visit.history.finish(), &visit.ticket, visit.generation, visit.excused).hash(&mut hasher);
             (visit.had_a_session, visit.was_replaced, visit.found_expired, visit.found_nothing_late).hash(&mut hasher);
-            visit.known_saves.hash(&mut hasher);
+            (visit.known_saves, visit.is_at_gate(), visit.dawdles_since).hash(&mut hasher);
         }
         for call in self.stage.wire.calls().iter() {
-            call.who.hash(&mut hasher);
+            (call.who, call.asked).hash(&mut hasher);
             hash_op(&call.op, &mut hasher);
             if let Some(ran) = &call.ran {
                 hash_outcome(ran, &mut hasher);

@@ -46,6 +46,8 @@ pub(super) struct Visit {
     pub(super) progress: Progress,
     pub(super) flag: Arc<Flag>,
     pub(super) job: Job,
+    /// How many leaps of time there had been when its handler began to take its time. `None`: it does not.
+    pub(super) dawdles_since: Option<u8>,
     /// Everything that it was told, so everything that it knows.
     pub(super) history: DefaultHasher,
     pub(super) presented: Option<String>,
@@ -117,6 +119,13 @@ impl Writing {
     pub(super) fn none(since: Time) -> Self {
         Self { since, lost: 0, last: Last::Definite, tokens: Vec::new() }
     }
+
+    /// Nothing is sent before now, unless it was already.
+    fn goes_on(&mut self, now: Time) {
+        if self.lost == 0 {
+            self.since = now;
+        }
+    }
 }
 
 impl Visit {
@@ -126,7 +135,8 @@ impl Visit {
             browser,
             progress: Progress::NotYet,
             flag: Arc::default(),
-            job: Job { act, index, notes: Arc::default() },
+            job: Job { act, index, notes: Arc::default(), gate: Arc::default() },
+            dawdles_since: None,
             history: DefaultHasher::new(),
             presented: None,
             ticket: None,
@@ -153,6 +163,24 @@ impl Visit {
 
     pub(super) fn is_running(&self) -> bool {
         matches!(self.progress, Progress::Running(_))
+    }
+
+    /// Whether its handler waits for being let through.
+    pub(super) fn is_at_gate(&self) -> bool {
+        self.is_running() && self.job.gate.somebody_waits()
+    }
+
+    /// Whether its handler goes on when time has passed.
+    pub(super) fn dawdles(&self) -> bool {
+        self.is_at_gate() && self.dawdles_since.is_some()
+    }
+
+    /// Its handler goes on.
+    pub(super) fn go_on(&mut self, now: Time) {
+        self.dawdles_since = None;
+        now.hash(&mut self.history);
+        self.writing.goes_on(now);
+        self.job.gate.let_through();
     }
 
     /// Whether its browser may yet get an answer from it.
