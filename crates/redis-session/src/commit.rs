@@ -1,26 +1,21 @@
 //! Carries out what the plan says: one atomic step in the store, again where the session moved or a reply was lost.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis_session_core::{
-    Changes, Create, Created, End, Ended, Error as CoreError, Fields, Found, Kind, Plan, Proof, Reason, Record, Rule,
-    Save, Saved, SessionId, SessionKey, Staged, Time, Token, Tokens, Why, Wish, WishChange, Wishes, Working,
+    Changes, Create, Created, Error as CoreError, Fields, Found, Kind, Plan, Proof, Reason, Record, Rule, Save, Saved,
+    SessionId, Staged, Time, Token, Tokens, Why, Wish, WishChange, Wishes, Working,
 };
-use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::error::Error;
 use crate::events::Event;
 use crate::handle::{Handle, Outgoing, State};
 use crate::queue::Turn;
+use crate::tries::{Again, Tries, not_after};
 
 /// How many new ids are tried: two that are the same are a generator that is broken.
 const NEW_IDS: usize = 4;
-/// How often a write is sent with a new `not_after`, where our idea of the store's clock was wrong.
-const NEW_TIMES: usize = 2;
-/// Before a write whose reply was lost is sent again; the store needs some 20 milliseconds for a new connection.
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// What the working copy comes to; run again where the session moved.
 pub(crate) type Stage<'a> = dyn FnMut(&mut Working) -> Result<Staged, Error> + Send + 'a;
@@ -76,93 +71,6 @@ pub(crate) async fn carry_out_with(
             handle.tell(Event::Dropped(why));
             if why == Why::Dead { Err(Error::gone()) } else { Ok(()) }
         }
-    }
-}
-
-/// Until when a write may run, in the store's time.
-async fn not_after(handle: &Handle, key: &SessionKey) -> Result<Time, Error> {
-    let store = &handle.settings.store;
-    let now = match store.now() {
-        Some(now) => Some(now),
-        None => {
-            // The store learns the time with its first answer.
-            store.load(key).await.map_err(|error| handle.store_failed(error))?;
-            store.now()
-        }
-    };
-    let unknown = || Error::new(Kind::Unavailable, "the store does not know its time yet");
-    now.map(|now| now + store.deadline()).ok_or_else(unknown)
-}
-
-/// What lost replies and wrong clocks mean for a write that is sent again with the same bytes.
-struct Tries {
-    by: Instant,
-    sent: u32,
-    new_times: usize,
-    /// Whether a copy that was sent may have run, or may yet run.
-    unknown: bool,
-    /// Whether it writes what must not be written twice, so that nothing more is written once its outcome is unknown.
-    counts: bool,
-    pause: Duration,
-}
-
-/// What to do about an answer that is none.
-enum Again {
-    SameBytes,
-    Fail(Error),
-}
-
-impl Tries {
-    fn begin(handle: &Handle, counts: bool) -> Self {
-        let by = Instant::now() + handle.settings.store.deadline();
-        Self { by, sent: 0, new_times: NEW_TIMES, unknown: false, counts, pause: PAUSE }
-    }
-
-    fn time_is_left(&self) -> bool {
-        Instant::now() < self.by
-    }
-
-    /// After an error: the same again, as long as nothing is known and there is time.
-    async fn after(&mut self, handle: &Handle, error: CoreError) -> Again {
-        self.unknown |= error.is_outcome_unknown();
-        if !self.unknown || !(error.is_outcome_unknown() || error.is_unavailable()) {
-            return Again::Fail(handle.store_failed(error));
-        }
-        if !Rule::LostRepliesAreSentAgain.holds() || Instant::now() + self.pause >= self.by {
-            return Again::Fail(self.doubt(handle, Some(error)));
-        }
-        tokio::time::sleep(self.pause).await;
-        self.pause *= 2;
-        Again::SameBytes
-    }
-
-    /// The error that says that nobody can tell.
-    fn doubt(&self, handle: &Handle, cause: Option<CoreError>) -> Error {
-        let message = "the reply to a write was lost, and whether it was made cannot be found out";
-        let error = match cause {
-            Some(cause) => CoreError::caused(Kind::OutcomeUnknown, message, cause),
-            None => CoreError::new(Kind::OutcomeUnknown, message),
-        };
-        let error = handle.store_failed(error);
-        if self.counts {
-            handle.state().doubt = Some(error.clone());
-        }
-        error
-    }
-
-    /// After a late write of edits: whether a new time may help. A first copy may have run, and be forgotten: others have
-    /// saved so often since, or the session has expired.
-    fn late(&mut self, handle: &Handle) -> Result<(), Error> {
-        self.new_time().map_err(|late| if self.unknown { self.doubt(handle, None) } else { late })
-    }
-
-    /// After a late write: whether a new time may help.
-    fn new_time(&mut self) -> Result<(), Error> {
-        if self.new_times == 0 || !self.time_is_left() {
-            return Err(Error::new(Kind::Unavailable, "the write reached the store too late, so it was not made"));
-        }
-        self.new_times -= 1;
-        Ok(())
     }
 }
 
@@ -412,7 +320,7 @@ fn dead(handle: &Handle, save: &Save, found: Found) -> Result<(), Error> {
     Err(Error::gone())
 }
 
-fn bury(handle: &Handle, found: Found) -> Result<(), Error> {
+pub(crate) fn bury(handle: &Handle, found: Found) -> Result<(), Error> {
     let mut state = handle.state();
     state.found = found;
     state.stand_on(None);
@@ -443,90 +351,4 @@ pub(crate) async fn rotate(handle: &Handle) -> Result<(), Error> {
     save(handle, &mut |working| Ok(working.stage()), Some(id)).await?;
     handle.tell(Event::Rotated);
     Ok(())
-}
-
-/// Ends the session, whatever this request has done with it.
-pub(crate) async fn destroy(handle: &Arc<Handle>) -> Result<(), Error> {
-    let (id, outgoing) = {
-        let state = handle.state();
-        let removal = if state.presented { Outgoing::Remove } else { Outgoing::Nothing };
-        match (&state.found, &state.id) {
-            (Found::Alive(_), Some(id)) => (Some(id.clone()), Outgoing::Remove),
-            // Its cookie may be the one of a newer login.
-            (Found::Replaced { .. }, _) if Rule::ReplacedEndsNothing.holds() => return Err(Error::gone()),
-            _ => (None, removal),
-        }
-    };
-    let ended = match id {
-        Some(id) => end(handle, id).instrument(handle.span("end")).await,
-        None => Ok(()),
-    };
-    if let Err(error) = &ended
-        && error.is_gone()
-    {
-        bury(handle, Found::Replaced { lately: true })?;
-        return ended;
-    }
-    handle.working()?.reset(Fields::default());
-    let mut state = handle.state();
-    state.found = Found::Absent;
-    state.stand_on(None);
-    state.wish = WishChange::default();
-    // What became of earlier writes matters no more.
-    state.doubt = None;
-    state.ended_here = Some(Reason::Destroyed);
-    // Also where the store failed: what can be done for the visitor is done.
-    state.outgoing = outgoing;
-    drop(state);
-    ended
-}
-
-async fn end(handle: &Arc<Handle>, id: SessionId) -> Result<(), Error> {
-    let mut tries = Tries::begin(handle, false);
-    loop {
-        let error = match end_once(handle, &id).await {
-            Ok(Ended::Late) => match tries.new_time() {
-                Ok(()) => continue,
-                Err(error) => error,
-            },
-            Ok(Ended::Replaced) => return Err(Error::gone()),
-            Ok(_) => {
-                handle.tell(Event::Destroyed);
-                return Ok(());
-            }
-            Err(error) => match tries.after(handle, error).await {
-                Again::SameBytes => continue,
-                Again::Fail(error) => error,
-            },
-        };
-        tokio::spawn(go_on_ending(handle.clone(), id));
-        return Err(error);
-    }
-}
-
-async fn end_once(handle: &Handle, id: &SessionId) -> Result<Ended, CoreError> {
-    let store = &handle.settings.store;
-    // An end may run whenever it arrives within a tombstone's life: nothing can be undone by it.
-    let not_after = store.now().map_or(Time::MAX, |now| now + store.deadline());
-    // Who loaded the session before a login, and ends it after, must not end the login: an attacker may have planted
-    // the cookie of before.
-    let end = End { not_after, reason: Reason::Destroyed, proof: Some(id.proof()), expired_by: None };
-    store.end(&handle.key(id), &end).await
-}
-
-/// A logout that failed is tried again, in growing intervals, for this long.
-pub(crate) const ENDS_ARE_TRIED_FOR: Duration = Duration::from_secs(30);
-
-async fn go_on_ending(handle: Arc<Handle>, id: SessionId) {
-    let (until, mut pause) = (Instant::now() + ENDS_ARE_TRIED_FOR, Duration::from_millis(100));
-    while Instant::now() < until {
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(2));
-        match end_once(&handle, &id).await {
-            Ok(Ended::Late) | Err(_) => {}
-            Ok(Ended::Replaced) => return,
-            Ok(_) => return handle.tell(Event::Destroyed),
-        }
-    }
-    tracing::error!(target: "redis_session", realm = &*handle.settings.realm, "a session could not be ended");
 }

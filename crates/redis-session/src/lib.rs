@@ -59,6 +59,7 @@
 
 mod commit;
 mod cookie;
+mod ending;
 mod error;
 mod events;
 mod extract;
@@ -70,6 +71,7 @@ mod queue;
 mod scan;
 mod service;
 mod session;
+mod tries;
 
 pub use redis_session_core::{Clock, Expiry, KeyRing, Kind, MemoryStore, Reason, State, Store, Why};
 pub use redis_session_store::{RedisStore, RedisStoreOptions, fred};

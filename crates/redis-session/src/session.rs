@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::commit::{self, Order, Stage};
+use crate::ending;
 use crate::error::Error;
 use crate::events::Event;
 use crate::finish::Finish;
@@ -294,7 +295,7 @@ impl<L> Session<Untyped, L> {
         let handle = self.handle.clone();
         Finish::new(async move {
             let _turn = handle.turn().await;
-            commit::destroy(&handle).await
+            ending::destroy(&handle).await
         })
         .await
     }

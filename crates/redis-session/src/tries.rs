@@ -1,0 +1,101 @@
+//! What lost replies and wrong clocks mean for a write: whether it is sent again, and what is told if it is not.
+
+use std::time::Duration;
+
+use redis_session_core::{Error as CoreError, Kind, Rule, SessionKey, Time};
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::handle::Handle;
+
+/// How often a write is sent with a new `not_after`, where our idea of the store's clock was wrong.
+const NEW_TIMES: usize = 2;
+/// Before a write whose reply was lost is sent again; the store needs some 20 milliseconds for a new connection.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Until when a write may run, in the store's time.
+pub(crate) async fn not_after(handle: &Handle, key: &SessionKey) -> Result<Time, Error> {
+    let store = &handle.settings.store;
+    let now = match store.now() {
+        Some(now) => Some(now),
+        None => {
+            // The store learns the time with its first answer.
+            store.load(key).await.map_err(|error| handle.store_failed(error))?;
+            store.now()
+        }
+    };
+    let unknown = || Error::new(Kind::Unavailable, "the store does not know its time yet");
+    now.map(|now| now + store.deadline()).ok_or_else(unknown)
+}
+
+/// What lost replies and wrong clocks mean for a write that is sent again with the same bytes.
+pub(crate) struct Tries {
+    pub(crate) by: Instant,
+    pub(crate) sent: u32,
+    new_times: usize,
+    /// Whether a copy that was sent may have run, or may yet run.
+    pub(crate) unknown: bool,
+    /// Whether it writes what must not be written twice, so that nothing more is written once its outcome is unknown.
+    counts: bool,
+    pause: Duration,
+}
+
+/// What to do about an answer that is none.
+pub(crate) enum Again {
+    SameBytes,
+    Fail(Error),
+}
+
+impl Tries {
+    pub(crate) fn begin(handle: &Handle, counts: bool) -> Self {
+        let by = Instant::now() + handle.settings.store.deadline();
+        Self { by, sent: 0, new_times: NEW_TIMES, unknown: false, counts, pause: PAUSE }
+    }
+
+    pub(crate) fn time_is_left(&self) -> bool {
+        Instant::now() < self.by
+    }
+
+    /// After an error: the same again, as long as nothing is known and there is time.
+    pub(crate) async fn after(&mut self, handle: &Handle, error: CoreError) -> Again {
+        self.unknown |= error.is_outcome_unknown();
+        if !self.unknown || !(error.is_outcome_unknown() || error.is_unavailable()) {
+            return Again::Fail(handle.store_failed(error));
+        }
+        if !Rule::LostRepliesAreSentAgain.holds() || Instant::now() + self.pause >= self.by {
+            return Again::Fail(self.doubt(handle, Some(error)));
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause *= 2;
+        Again::SameBytes
+    }
+
+    /// The error that says that nobody can tell.
+    pub(crate) fn doubt(&self, handle: &Handle, cause: Option<CoreError>) -> Error {
+        let message = "the reply to a write was lost, and whether it was made cannot be found out";
+        let error = match cause {
+            Some(cause) => CoreError::caused(Kind::OutcomeUnknown, message, cause),
+            None => CoreError::new(Kind::OutcomeUnknown, message),
+        };
+        let error = handle.store_failed(error);
+        if self.counts {
+            handle.state().doubt = Some(error.clone());
+        }
+        error
+    }
+
+    /// After a late write of edits: whether a new time may help. A first copy may have run, and be forgotten: others have
+    /// saved so often since, or the session has expired.
+    pub(crate) fn late(&mut self, handle: &Handle) -> Result<(), Error> {
+        self.new_time().map_err(|late| if self.unknown { self.doubt(handle, None) } else { late })
+    }
+
+    /// After a late write: whether a new time may help.
+    pub(crate) fn new_time(&mut self) -> Result<(), Error> {
+        if self.new_times == 0 || !self.time_is_left() {
+            return Err(Error::new(Kind::Unavailable, "the write reached the store too late, so it was not made"));
+        }
+        self.new_times -= 1;
+        Ok(())
+    }
+}
