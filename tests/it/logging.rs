@@ -16,8 +16,8 @@ use redis_session::{
     Session, Store, Why,
 };
 use redis_session_core::{
-    Changes, Create, End, Fields, Proof, Random, Reason, Record, Save, SessionId, Staged, Stored, Time, Token, Tokens,
-    WishChange, Wishes, Working,
+    Changes, Create, End, Fields, Level, LogIn, Previous, Proof, Random, Reason, Record, ReplacedBy, Save, SessionId,
+    Staged, Step, Stored, Time, Token, Tokens, User, Whose, WishChange, Wishes, Working,
 };
 use redis_session_testkit::{Browser, RedisServer};
 use serde::{Deserialize, Serialize};
@@ -256,20 +256,28 @@ async fn debug_texts(canaries: &mut Canaries) -> String {
     let wish = WishChange { idle: Some(Some(60_000)), remember: None };
     let now = Time::from_millis(1_800_000_000_000);
     let life = Expiry::default().life();
+    let user = User::new("canary-user").unwrap();
+    canaries.add("canary-user");
+    canaries.add("canary-label");
+    let label = Some("canary-label".to_owned());
+    let log_in = LogIn { user: user.clone(), level: Level::FULL, label, waited: Duration::ZERO };
     let record = Record {
         tokens: Tokens::first(token),
         proof,
         proved: now,
+        previous: Some(Previous { proof, by: ReplacedBy::Login, at: now }),
         created: now,
         seen: now,
         wishes: Wishes::default(),
+        login: Some(Box::new(log_in.at(now))),
         fields: fields.clone(),
     };
     let mut working = Working::new(Fields::default());
     working.insert("secret", "canary-data").unwrap();
     let staged: Staged = working.stage();
     let changes: Changes = staged.changes.clone();
-    let create = Create { token, not_after: now, proof, life, wish, fields: fields.clone() };
+    let create =
+        Create { token, not_after: now, proof, life, wish, login: Some(log_in.clone()), fields: fields.clone() };
     let save = Save {
         token: Some(token),
         earlier: vec![token],
@@ -278,12 +286,13 @@ async fn debug_texts(canaries: &mut Canaries) -> String {
         base: token,
         merges: true,
         changes: changes.clone(),
-        new_proof: Some(proof),
+        step: Step::LogIn(proof, log_in.clone()),
+        renews: true,
         wish,
         life,
         limit: 1,
     };
-    let end = End { not_after: now, reason: Reason::Destroyed, proof: Some(proof), expired_by: Some(life) };
+    let end = End { not_after: now, reason: Reason::Destroyed, whose: Whose::Users(user.clone()) };
     let memory = MemoryStore::new();
     memory.create(&key, &create).await.unwrap();
     let session = Session::detached(Visitor { visits: 1, secret: "canary-data".into() }).await.unwrap();
@@ -295,6 +304,8 @@ async fn debug_texts(canaries: &mut Canaries) -> String {
     let mut text = format!("{id:?} {proof:?} {key:?} {signer:?} {random:?} {fields:?} {record:?} {stored:?} {found:?}");
     text += &format!("{staged:?} {changes:?} {create:?} {save:?} {end:?} {memory:?} {look:?} {cookie:?}");
     text += &format!("{session:?} {view:?} {:?} {:?}", session.status(), session.expires_at());
+    let sessions = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random().unwrap()).sessions();
+    text += &format!("{user:?} {:?} {sessions:?} {:?}", user.key(&"main".into()), session.handle());
     let errors = [
         session.get::<u64>("secret").unwrap_err(),
         session.insert("@secret", "canary-data").unwrap_err(),

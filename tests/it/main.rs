@@ -11,6 +11,7 @@ mod interleavings;
 mod layers;
 mod life;
 mod logging;
+mod people;
 mod regression;
 mod requests;
 mod responses;

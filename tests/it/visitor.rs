@@ -63,22 +63,44 @@ impl Place {
     }
 }
 
-/// Moves the points in time of all records and tombstones, and when Redis drops them, by milliseconds into the past.
+/// Moves the points in time of all records, tombstones and lists, and when Redis drops them, by milliseconds into the
+/// past.
 pub(crate) fn make_older(redis: &RedisServer, by: i64) {
-    let earlier = |word: &str| word.parse::<i64>().map_or(word.to_owned(), |at| (at - by).to_string());
     for key in redis.run(&["KEYS", "sess:*"]).texts() {
         // What is past its time meanwhile is gone for Redis too.
         let drops = redis.run(&["PEXPIRETIME", &key]).int();
-        for (name, value) in redis.run(&["HGETALL", &key]).map().into_iter().filter(|(name, _)| name.starts_with('@')) {
-            let times: &[usize] = if name == "@" { &[4, 8] } else { &[1] };
-            let words = value.split(' ').enumerate();
-            let words: Vec<_> =
-                words.map(|(at, word)| if times.contains(&at) { earlier(word) } else { word.into() }).collect();
-            redis.run(&["HSET", &key, &name, &words.join(" ")]);
+        match redis.run(&["TYPE", &key]).text().as_str() {
+            "zset" => make_list_older(redis, &key, by),
+            _ => make_record_older(redis, &key, by),
         }
         if drops > 0 {
             redis.run(&["PEXPIREAT", &key, &(drops - by).to_string()]);
         }
+    }
+}
+
+fn make_record_older(redis: &RedisServer, key: &str, by: i64) {
+    let earlier = |word: &str| word.parse::<i64>().map_or(word.to_owned(), |at| (at - by).to_string());
+    for (name, value) in redis.run(&["HGETALL", key]).map().into_iter().filter(|(name, _)| name.starts_with('@')) {
+        let times: &[usize] = match name.as_str() {
+            "@" => &[4, 8],
+            "@user" => &[0, 1],
+            "@ended" => &[1],
+            _ => continue,
+        };
+        let words = value.split(' ').enumerate();
+        let words: Vec<_> =
+            words.map(|(at, word)| if times.contains(&at) { earlier(word) } else { word.into() }).collect();
+        redis.run(&["HSET", key, &name, &words.join(" ")]);
+    }
+}
+
+fn make_list_older(redis: &RedisServer, key: &str, by: i64) {
+    let list = redis.run(&["ZRANGE", key, "0", "-1", "WITHSCORES"]).texts();
+    for entry in list.chunks(2) {
+        let score: i64 = entry[1].parse().unwrap();
+        let earlier = (score.abs() - by) * score.signum();
+        redis.run(&["ZADD", key, &earlier.to_string(), &entry[0]]);
     }
 }
 

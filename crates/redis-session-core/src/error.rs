@@ -54,6 +54,10 @@ pub enum Kind {
     Random,
     /// There is no layer for this session around the handler.
     NoLayer,
+    /// A user's id that cannot be one, or is not of the type asked for.
+    User,
+    /// A login that came before, or while, the user's sessions were ended.
+    LoginRefused,
 }
 
 impl Error {
@@ -120,6 +124,16 @@ impl Error {
     /// The stored record is not one that belongs to this key; it was not served.
     pub fn is_corrupt(&self) -> bool {
         self.0.kind == Kind::Corrupt
+    }
+
+    /// A user's id is empty, too long, or not of the type asked for.
+    pub fn is_user(&self) -> bool {
+        self.0.kind == Kind::User
+    }
+
+    /// The login was refused, since the user's sessions were ended meanwhile. Nobody is logged in.
+    pub fn is_login_refused(&self) -> bool {
+        self.0.kind == Kind::LoginRefused
     }
 
     /// A setting cannot work; the text says what to write instead.

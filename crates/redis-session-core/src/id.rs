@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::error::Error;
+use crate::index::SessionHandle;
 use crate::random::Random;
 
 /// The id of a session: 16 bytes that find its record, 16 bytes that prove the right to it.
@@ -49,7 +50,12 @@ impl SessionId {
 
     /// Where the record of this session is.
     pub fn key(&self, realm: &Arc<str>) -> SessionKey {
-        SessionKey { realm: realm.clone(), find: self.find }
+        SessionKey::new(realm, self.find)
+    }
+
+    /// The same record with this proving half.
+    pub(crate) fn proved_by(&self, prove: [u8; 16]) -> Self {
+        Self { find: self.find, prove }
     }
 
     /// What the record holds of the proving half.
@@ -120,6 +126,20 @@ pub struct SessionKey {
 }
 
 impl SessionKey {
+    pub(crate) fn new(realm: &Arc<str>, find: [u8; 16]) -> Self {
+        Self { realm: realm.clone(), find }
+    }
+
+    /// This session in the list of its user's sessions.
+    pub fn handle(&self) -> SessionHandle {
+        SessionHandle(self.find)
+    }
+
+    /// From the text after the realm: what a store finds among its keys.
+    pub fn from_text(realm: &Arc<str>, handle: &str) -> Option<Self> {
+        handle.parse::<SessionHandle>().ok().map(|handle| handle.key(realm))
+    }
+
     /// The realm and the finding half in base64url: `<realm>:<22 characters>`. A store puts its own prefix before it.
     pub fn to_text(&self) -> String {
         let mut text = String::with_capacity(self.realm.len() + 23);

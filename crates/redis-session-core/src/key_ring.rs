@@ -14,6 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::error::{Error, Kind};
 use crate::id::SessionId;
 use crate::random::Random;
+use crate::user::User;
 
 const VERSION: u8 = b'1';
 const KEY_ID: usize = 4;
@@ -214,6 +215,14 @@ impl Signer {
     /// # Errors
     /// It is not an id that this ring signed for this realm and cookie name.
     pub fn verify(&self, value: &[u8]) -> Result<SessionId, Unverified> {
+        self.verify_and_name_key(value).map(|(id, _)| id)
+    }
+
+    /// As [`verify`](Self::verify), and which key it was signed with.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub fn verify_and_name_key(&self, value: &[u8]) -> Result<(SessionId, KeyId), Unverified> {
         if !Self::is_well_formed(value) {
             return Err(Unverified::Malformed);
         }
@@ -225,8 +234,44 @@ impl Signer {
         let (id, tag) = rest.split_at(32);
         let key = self.keys.iter().find(|key| key.id == key_id).ok_or(Unverified::UnknownKey)?;
         key.mac(id).verify_truncated_left(tag).map_err(|_| Unverified::BadSignature)?;
-        <&[u8; 32]>::try_from(id).map(SessionId::from_bytes).map_err(|_| Unverified::Malformed)
+        let id = <&[u8; 32]>::try_from(id).map(SessionId::from_bytes).map_err(|_| Unverified::Malformed)?;
+        Ok((id, KeyId(key.id)))
     }
+
+    /// The key that signs.
+    pub fn current(&self) -> KeyId {
+        KeyId(self.keys[0].id)
+    }
+
+    /// The id that takes the place of one that was signed with this key: the same for all requests that come with it, on
+    /// whatever server, so that none of their answers takes the session away from the others.
+    pub fn successor(&self, id: &SessionId, key: KeyId, of: Derivation<'_>) -> SessionId {
+        // A key that is not in the ring has signed nothing that this ring verified.
+        let key = self.keys.iter().find(|own| own.id == key.0).unwrap_or(&self.keys[0]);
+        let (purpose, user) = match of {
+            Derivation::Login(user) => (b"login".as_slice(), user.as_str()),
+            Derivation::Renewal => (b"renew".as_slice(), ""),
+        };
+        let mut old = id.bytes();
+        let mac = with_parts(key.proofs.clone(), [purpose, &old, user.as_bytes()]);
+        old.zeroize();
+        let mut new = [0; 16];
+        new.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+        id.proved_by(new)
+    }
+}
+
+/// Which of a ring's keys has signed an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyId([u8; KEY_ID]);
+
+/// What the successor of an id is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Derivation<'a> {
+    /// The login of this user.
+    Login(&'a User),
+    /// A timed renewal.
+    Renewal,
 }
 
 impl fmt::Debug for Signer {
@@ -238,31 +283,40 @@ impl fmt::Debug for Signer {
 #[derive(Clone)]
 struct SigningKey {
     id: [u8; KEY_ID],
-    /// Everything but the id is hashed in already.
+    /// Signs ids. Everything but the id is hashed in already.
     begun: HmacSha256,
+    /// Derives the proofs that take the place of others.
+    proofs: HmacSha256,
 }
 
 impl SigningKey {
     fn derive(master: &Master, realm: &str, cookie_name: &str) -> Self {
         let master = Hkdf::<Sha256>::new(None, &master.0);
         let mut id = [0; KEY_ID];
-        let mut key = Zeroizing::new([0; 32]);
         master.expand(b"redis-session key id 1", &mut id).expect("4 bytes are fewer than HKDF's limit");
-        master.expand(b"redis-session cookie mac 1", key.as_mut()).expect("32 bytes are fewer than HKDF's limit");
-        let mut begun = HmacSha256::new_from_slice(key.as_ref()).expect("HMAC takes a key of any length");
-        for part in [b"session cookie".as_slice(), &[VERSION], realm.as_bytes(), cookie_name.as_bytes(), &id] {
-            begun.update(&(part.len() as u64).to_be_bytes());
-            begun.update(part);
-        }
-        Self { id, begun }
+        let keyed = |label: &[u8], purpose: &[u8]| {
+            let mut key = Zeroizing::new([0; 32]);
+            master.expand(label, key.as_mut()).expect("32 bytes are fewer than HKDF's limit");
+            let mac = HmacSha256::new_from_slice(key.as_ref()).expect("HMAC takes a key of any length");
+            with_parts(mac, [purpose, &[VERSION], realm.as_bytes(), cookie_name.as_bytes(), &id])
+        };
+        let begun = keyed(b"redis-session cookie mac 1", b"session cookie");
+        let proofs = keyed(b"redis-session proof 1", b"session proof");
+        Self { id, begun, proofs }
     }
 
     fn mac(&self, id: &[u8]) -> HmacSha256 {
-        let mut mac = self.begun.clone();
-        mac.update(&(id.len() as u64).to_be_bytes());
-        mac.update(id);
-        mac
+        with_parts(self.begun.clone(), [id])
     }
+}
+
+/// Each part after its length, so that no two lists of parts are one text.
+fn with_parts<const N: usize>(mut mac: HmacSha256, parts: [&[u8]; N]) -> HmacSha256 {
+    for part in parts {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
+    }
+    mac
 }
 
 #[cfg(test)]
@@ -421,10 +475,40 @@ mod tests {
             let (_, rest) = source.split_once(begin).unwrap_or_else(|| panic!("there is no {begin:?} any more"));
             rest.split_once("\n    }\n").unwrap().0
         };
-        let verify = body(include_str!("key_ring.rs"), "pub fn verify(&self, value: &[u8])");
+        let verify = body(include_str!("key_ring.rs"), "pub fn verify_and_name_key(&self, value: &[u8])");
         assert!(verify.contains("verify_truncated_left(tag)") && !verify.contains("== tag"), "{verify}");
         let equal = body(include_str!("id.rs"), "impl PartialEq for Proof {");
         assert!(equal.contains("ct_eq") && !equal.contains("self.0 =="), "{equal}");
+    }
+
+    #[test]
+    fn the_successor_of_an_id_depends_on_it_on_its_key_its_purpose_and_its_user_and_on_nothing_else() {
+        let id = SessionId::random(&Random::system()).unwrap();
+        let (ada, bob) = (User::new("ada").unwrap(), User::new("bob").unwrap());
+        let old = ring(2).signer("main", "id");
+        let both = ring(1).previous(key(2)).unwrap().signer("main", "id");
+        let other_order = ring(2).previous(key(1)).unwrap().signer("main", "id");
+        let (same, by) = both.verify_and_name_key(old.sign(&id).as_bytes()).unwrap();
+        assert_eq!(same, id);
+        let login = both.successor(&id, by, Derivation::Login(&ada));
+        // During a deployment one server signs with the new key already, and another does not know it yet.
+        for signer in [&old, &other_order] {
+            assert_eq!(signer.successor(&id, by, Derivation::Login(&ada)), login);
+        }
+        let (_, new_key) = both.verify_and_name_key(both.sign(&id).as_bytes()).unwrap();
+        let others = [
+            id.clone(),
+            both.successor(&id, by, Derivation::Login(&bob)),
+            both.successor(&id, by, Derivation::Renewal),
+            both.successor(&id, new_key, Derivation::Login(&ada)),
+            both.successor(&id.rotated(&Random::system()).unwrap(), by, Derivation::Login(&ada)),
+            ring(2).signer("office", "id").successor(&id, by, Derivation::Login(&ada)),
+            ring(2).signer("main", "other").successor(&id, by, Derivation::Login(&ada)),
+        ];
+        for other in others {
+            assert_ne!(other.proof(), login.proof());
+            assert_eq!(other.key(&"main".into()), login.key(&"main".into()));
+        }
     }
 
     #[test]

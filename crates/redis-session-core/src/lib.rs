@@ -11,6 +11,7 @@ mod error;
 mod expiry;
 mod fields;
 mod id;
+mod index;
 mod key_ring;
 mod memory;
 mod plan;
@@ -19,6 +20,7 @@ mod record;
 mod rules;
 mod store;
 mod time;
+mod user;
 mod view;
 mod working;
 
@@ -27,14 +29,21 @@ pub use error::{Error, Kind};
 pub use expiry::{Expiry, Life, Wishes};
 pub use fields::{Change, Changes, Fields};
 pub use id::{Proof, SessionId, SessionKey};
-pub use key_ring::{KeyRing, Signer, Unverified};
+pub use index::{
+    Doom, Doomed, ENTRY_STAYS, Enter, Entered, Index, Prolong, Prolonged, REVOCATION_STAYS, SessionHandle, Standing,
+    Which,
+};
+pub use key_ring::{Derivation, KeyId, KeyRing, Signer, Unverified};
 pub use memory::MemoryStore;
-pub use plan::{Found, Plan, Why, Wish, look_at};
+pub use plan::{Found, Plan, Successor, Why, Wish, look_at};
 pub use random::Random;
-pub use record::{Reason, Record, Stored, Token, Tokens, Tombstone};
+pub use record::{Level, Login, Previous, Reason, Record, ReplacedBy, Stored, Token, Tokens, Tombstone};
 #[doc(hidden)]
 pub use rules::Rule;
-pub use store::{BoxFuture, Create, Created, End, Ended, Save, Saved, Store, WishChange};
+pub use store::{
+    BoxFuture, Create, Created, End, Ended, LogIn, Page, PageMark, Save, Saved, Step, Store, Whose, WishChange,
+};
 pub use time::{Clock, Time};
+pub use user::{User, UserKey};
 pub use view::{State, View};
 pub use working::{Staged, Working};

@@ -2,16 +2,22 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::expiry::Wishes;
 use crate::fields::Change;
 use crate::id::SessionKey;
-use crate::record::{Record, Stored, Token, Tokens, Tombstone};
+use crate::index::{Doom, Doomed, Enter, Entered, Index, Prolong, Prolonged, SessionHandle, Standing};
+use crate::record::{Record, ReplacedBy, Stored, Token, Tokens, Tombstone};
 use crate::rules::Rule;
-use crate::store::{BoxFuture, Create, Created, End, Ended, Save, Saved, Store};
+use crate::store::{BoxFuture, Create, Created, End, Ended, Page, PageMark, Save, Saved, Step, Store, Whose};
 use crate::time::{Clock, Time};
+use crate::user::UserKey;
+
+mod index;
+
+use index::Lists;
 
 /// Sessions in memory, with all the guarantees of the store on Redis but one: they end with the process.
 ///
@@ -38,6 +44,7 @@ struct Shelf {
     entries: HashMap<SessionKey, Entry>,
     by_deadline: BTreeSet<(Time, SessionKey)>,
     size: usize,
+    lists: Lists,
 }
 
 #[derive(Clone)]
@@ -49,7 +56,9 @@ struct Entry {
 impl Entry {
     fn size(&self) -> usize {
         match &self.stored {
-            Stored::Record(record) => OVERHEAD + record.fields.size(),
+            Stored::Record(record) => {
+                OVERHEAD + record.fields.size() + record.user().map_or(0, |user| 2 * OVERHEAD + user.as_str().len())
+            }
             Stored::Ended(_) => OVERHEAD,
         }
     }
@@ -81,6 +90,7 @@ impl Shelf {
             }
             self.remove(&key);
         }
+        self.lists.drop_expired(now);
     }
 }
 
@@ -116,6 +126,11 @@ impl MemoryStore {
         self.len() == 0
     }
 
+    /// How many entries the lists of users' sessions have.
+    pub fn listed(&self) -> usize {
+        self.shelf().1.lists.len()
+    }
+
     /// The time, and the shelf without what has expired by then.
     fn shelf(&self) -> (Time, MutexGuard<'_, Shelf>) {
         // A panic while the lock was held left at worst one entry counted twice.
@@ -146,9 +161,11 @@ impl MemoryStore {
             tokens: Tokens::first(create.token),
             proof: create.proof,
             proved: now,
+            previous: None,
             created: now,
             seen: now,
             wishes,
+            login: create.login.as_ref().map(|login| Box::new(login.at(now))),
             fields: create.fields.clone(),
         };
         let deadline = create.life.deadline(now, now, &wishes);
@@ -167,9 +184,11 @@ impl MemoryStore {
                 tokens: Tokens::first(save.base),
                 proof: save.proof,
                 proved: now,
+                previous: None,
                 created: now,
                 seen: now,
                 wishes: Wishes::default(),
+                login: None,
                 fields: Default::default(),
             },
         };
@@ -186,8 +205,11 @@ impl MemoryStore {
         if now > save.not_after && Rule::NotAfter.holds() {
             return Saved::Late;
         }
-        if save.proof != record.proof && Rule::ProofMustHold.holds() {
-            return Saved::Replaced;
+        match right_of(save, &record, now) {
+            Right::Holds => {}
+            Right::LoggedInAlready => return Saved::LoggedInAlready,
+            Right::Replaced if !Rule::ProofMustHold.holds() => {}
+            Right::Replaced => return Saved::Replaced,
         }
         // Before all that, unless a test took the rule out.
         if let Some(before) = ran_before {
@@ -212,28 +234,73 @@ impl MemoryStore {
 
     fn end_now(&self, key: &SessionKey, end: &End) -> Ended {
         let (now, mut shelf) = self.shelf();
-        let record = match shelf.entries.get(key).map(|entry| &entry.stored) {
-            None => return Ended::Gone,
+        let answer = match shelf.entries.get(key).map(|entry| &entry.stored) {
             Some(Stored::Ended(tombstone)) => return Ended::Already(*tombstone),
-            Some(Stored::Record(record)) => record,
+            None if !end.reason.also_ends_what_is_to_come() || !Rule::AbsenceIsMarked.holds() => return Ended::Gone,
+            _ if now > end.not_after && Rule::NotAfter.holds() => return Ended::Late,
+            None => Ended::Gone,
+            Some(Stored::Record(record)) => match whose(&end.whose, record, now) {
+                Ended::Ended => Ended::Ended,
+                refusal => return refusal,
+            },
         };
-        if now > end.not_after && Rule::NotAfter.holds() {
-            return Ended::Late;
-        }
-        if end.proof.is_some_and(|proof| proof != record.proof) && Rule::EndsNeedTheProof.holds() {
-            return Ended::Replaced;
-        }
-        if end.expired_by.is_some_and(|life| life.deadline(record.created, record.seen, &record.wishes) > now) {
-            return Ended::Alive;
-        }
         if !Rule::EndsLeaveATombstone.holds() {
             shelf.remove(key);
-            return Ended::Ended;
+            return answer;
         }
         let tombstone = Tombstone { reason: end.reason, at: now };
         let entry = Entry { stored: Stored::Ended(tombstone), deadline: now + Tombstone::STAYS };
         shelf.put(key, entry, self.capacity);
-        Ended::Ended
+        answer
+    }
+
+    fn page_now(&self, realm: &Arc<str>) -> Page {
+        let (_, shelf) = self.shelf();
+        let of_realm = shelf.entries.keys().filter(|key| key.handle().key(realm) == **key);
+        Page { sessions: of_realm.cloned().collect(), next: None }
+    }
+}
+
+/// Whether this end is for this record: `Ended` if so.
+fn whose(whose: &Whose, record: &Record, now: Time) -> Ended {
+    match whose {
+        Whose::Nobodys(_) if record.login.is_some() && Rule::EndsNameTheirUser.holds() => Ended::Others,
+        Whose::Nobodys(proof) if *proof != record.proof && Rule::EndsNeedTheProof.holds() => Ended::Others,
+        Whose::Users(_) | Whose::ArrivedBefore(_) if record.login.is_none() => Ended::Nobodys,
+        Whose::Users(user) if record.user() != Some(user) && Rule::EndsNameTheirUser.holds() => Ended::Others,
+        Whose::ArrivedBefore(time) if record.login.as_ref().is_some_and(|login| login.arrived >= *time) => {
+            Ended::Others
+        }
+        Whose::Expired(life) if life.deadline(record.created, record.seen, &record.wishes) > now => Ended::Alive,
+        _ => Ended::Ended,
+    }
+}
+
+/// What a request's proof is good for.
+enum Right {
+    Holds,
+    LoggedInAlready,
+    Replaced,
+}
+
+fn right_of(save: &Save, record: &Record, now: Time) -> Right {
+    if save.proof == record.proof {
+        return Right::Holds;
+    }
+    let Some(previous) = record.previous.filter(|previous| previous.proof == save.proof) else {
+        return Right::Replaced;
+    };
+    match (&save.step, previous.by) {
+        (Step::Rotate(_), _) => Right::Replaced,
+        // Somebody was first, and made the same one.
+        (Step::Renew(new), ReplacedBy::Renewal | ReplacedBy::SeenRenewal) if *new != record.proof => Right::Replaced,
+        (_, ReplacedBy::Renewal | ReplacedBy::SeenRenewal) => Right::Holds,
+        (Step::LogIn(_, login), ReplacedBy::Login)
+            if record.user() == Some(&login.user) && (now - login.waited).since(previous.at) < Tombstone::STAYS =>
+        {
+            Right::LoggedInAlready
+        }
+        _ => Right::Replaced,
     }
 }
 
@@ -260,12 +327,11 @@ fn carry_out(save: &Save, record: &mut Record, now: Time) -> Result<(), Saved> {
         return Err(Saved::TooLarge);
     }
     record.fields = fields;
-    record.seen = now;
-    record.wishes = save.wish.apply(record.wishes, now);
-    if let Some(proof) = save.new_proof {
-        record.proof = proof;
-        record.proved = now;
+    if save.renews {
+        record.seen = now;
     }
+    record.wishes = save.wish.apply(record.wishes, now);
+    save.step.take(record, save.proof, now);
     if let Some(token) = save.token.filter(|_| Rule::SavesPushTheirToken.holds()) {
         record.tokens.push(token);
     }
@@ -304,6 +370,51 @@ impl Store for MemoryStore {
 
     fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
         Box::pin(async move { Ok(self.end_now(key, end)) })
+    }
+
+    fn index(&self) -> Option<&dyn Index> {
+        Some(self)
+    }
+
+    fn page<'a>(&'a self, realm: &'a Arc<str>, _: Option<PageMark>) -> BoxFuture<'a, Result<Page, Error>> {
+        Box::pin(async move { Ok(self.page_now(realm)) })
+    }
+}
+
+impl MemoryStore {
+    fn lists<A>(&self, step: impl FnOnce(&mut Lists, Time) -> A) -> Result<A, Error> {
+        let (now, mut shelf) = self.shelf();
+        Ok(step(&mut shelf.lists, now))
+    }
+}
+
+impl Index for MemoryStore {
+    fn enter<'a>(&'a self, user: &'a UserKey, enter: &'a Enter) -> BoxFuture<'a, Result<Entered, Error>> {
+        Box::pin(async move { self.lists(|lists, now| lists.enter(user, enter, now)) })
+    }
+
+    fn prolong<'a>(&'a self, user: &'a UserKey, prolong: &'a Prolong) -> BoxFuture<'a, Result<Prolonged, Error>> {
+        Box::pin(async move { self.lists(|lists, now| lists.prolong(user, prolong, now)) })
+    }
+
+    fn doom<'a>(&'a self, user: &'a UserKey, doom: &'a Doom) -> BoxFuture<'a, Result<Doomed, Error>> {
+        Box::pin(async move { self.lists(|lists, now| lists.doom(user, doom, now)) })
+    }
+
+    fn leave<'a>(&'a self, user: &'a UserKey, sessions: &'a [SessionHandle]) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.lists(|lists, _| lists.leave(user, sessions)) })
+    }
+
+    fn standing<'a>(
+        &'a self,
+        user: &'a UserKey,
+        session: SessionHandle,
+    ) -> BoxFuture<'a, Result<Option<Standing>, Error>> {
+        Box::pin(async move { self.lists(|lists, _| lists.standing(user, session)) })
+    }
+
+    fn sessions<'a>(&'a self, user: &'a UserKey) -> BoxFuture<'a, Result<Vec<SessionHandle>, Error>> {
+        Box::pin(async move { self.lists(|lists, _| lists.sessions(user)) })
     }
 }
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::expiry::Life;
 use crate::id::Proof;
-use crate::record::{Reason, Record, Stored, Tombstone};
+use crate::record::{Reason, Record, ReplacedBy, Stored, Tombstone};
 use crate::rules::Rule;
 use crate::time::Time;
+use crate::user::User;
 
 /// App servers' and Redis's clocks are compared nowhere; this is what a failover to another Redis may differ by.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
@@ -31,10 +32,25 @@ pub enum Found {
     Replaced {
         /// Whether another answer may still be on its way to this browser.
         lately: bool,
+        /// What is known of the proof that took its place. `None`: nothing.
+        by: Option<Successor>,
     },
     /// A living session.
     Alive(Box<Record>),
 }
+
+/// What took the place of a request's proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Successor {
+    /// That of this user's login, less than a minute before the request arrived: this may be his second click.
+    Login(User),
+    /// That of a timed renewal, which its visitor has come back with since, and whose grace was over when the request
+    /// arrived: somebody has kept a copy of this user's cookie.
+    Renewal(User),
+}
+
+/// How long the old proof is good after the one of a timed renewal was seen.
+pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
 /// What the stored record means for a request that shows this proof.
 ///
@@ -62,10 +78,19 @@ pub fn look_at(stored: Option<Stored>, proof: Proof, life: &Life, now: Option<Ti
             return Found::Expired;
         }
     }
-    if record.proof != proof && Rule::ProofIsCheckedAtLoad.holds() {
-        return Found::Replaced { lately: lately(record.proved) };
+    if record.proof == proof || !Rule::ProofIsCheckedAtLoad.holds() {
+        return Found::Alive(Box::new(record));
     }
-    Found::Alive(Box::new(record))
+    let within = |time, since: Time| now.is_none_or(|now| (now - waited).since(since) < time);
+    let previous = record.previous.filter(|previous| previous.proof == proof);
+    let by = match (previous.map(|previous| (previous.by, previous.at)), record.user().cloned()) {
+        (Some((ReplacedBy::Renewal, _)), _) => return Found::Alive(Box::new(record)),
+        (Some((ReplacedBy::SeenRenewal, at)), _) if within(GRACE, at) => return Found::Alive(Box::new(record)),
+        (Some((ReplacedBy::SeenRenewal, _)), Some(user)) => Some(Successor::Renewal(user)),
+        (Some((ReplacedBy::Login, at)), Some(user)) if within(Tombstone::STAYS, at) => Some(Successor::Login(user)),
+        _ => None,
+    };
+    Found::Replaced { lately: lately(record.replaced()), by }
 }
 
 /// What a request wants, once its handler is done or has asked for a save.
@@ -115,7 +140,7 @@ impl Plan {
             Found::Alive(_) if wish.changed => Self::Save,
             Found::Alive(_) if wish.touch_due || wish.asked => Self::Touch,
             Found::Alive(_) => Self::Nothing,
-            Found::Ended { lately: true, .. } | Found::Replaced { lately: true } if wanted => Self::Drop(Why::Dead),
+            Found::Ended { lately: true, .. } | Found::Replaced { lately: true, .. } if wanted => Self::Drop(Why::Dead),
             _ if wanted => Self::Create,
             _ => Self::Nothing,
         }
@@ -136,9 +161,11 @@ mod tests {
             tokens: Tokens::first(Token::random(&Random::system()).unwrap()),
             proof: id.proof(),
             proved: at,
+            previous: None,
             created: at,
             seen: at,
             wishes: Wishes::default(),
+            login: None,
             fields: Fields::default(),
         }
     }
@@ -150,7 +177,8 @@ mod tests {
         let alive = Found::Alive(Box::new(record(at, &id)));
         let lately = Found::Ended { reason: Reason::Destroyed, lately: true };
         let long_ago = Found::Ended { reason: Reason::Destroyed, lately: false };
-        let (replaced, replaced_before) = (Found::Replaced { lately: true }, Found::Replaced { lately: false });
+        let replaced = Found::Replaced { lately: true, by: None };
+        let replaced_before = Found::Replaced { lately: false, by: None };
         let nothing = Wish::default();
         let changed = Wish { changed: true, ..nothing };
         let asked = Wish { asked: true, ..nothing };

@@ -14,10 +14,16 @@ use crate::fields::Fields;
 use crate::id::{Proof, SessionKey};
 use crate::random::Random;
 use crate::time::{Time, millis};
+use crate::user::User;
 
-/// The packed field: `1 <tag> <proof> <tokens> <created> <seen> <proved> <idle> <remembered>`, times in milliseconds,
-/// `seen` and `proved` counted from `created`, `-` for what is not there.
+/// The packed field: `1 <tag> <proof> <tokens> <created> <seen> <proved> <idle> <remembered> <previous>`, times in
+/// milliseconds, `seen` and `proved` counted from `created`, `-` for what is not there. `<previous>` is
+/// `<kind><proof><time>`: a letter, 22 characters, and a time counted from `created`.
 const META: &[u8] = b"@";
+/// Of a session with a user: `<logged in> <arrived> <level> <user>`, times in milliseconds, the user as it is to the end.
+const USER: &[u8] = b"@user";
+/// What the application calls the device.
+const LABEL: &[u8] = b"@label";
 /// The only field of a tombstone: `<reason> <time>`.
 const ENDED: &[u8] = b"@ended";
 
@@ -28,16 +34,84 @@ pub struct Record {
     pub tokens: Tokens,
     /// The hash of the half of the id that proves the right to this record.
     pub proof: Proof,
-    /// When that proof was put here.
+    /// When a login, a rotation or the beginning put that proof here; a timed renewal does not count.
     pub proved: Time,
+    /// The proof before this one, where it is still good for something.
+    pub previous: Option<Previous>,
     /// When the session began.
     pub created: Time,
     /// When its idle timeout was last renewed.
     pub seen: Time,
     /// What the session itself asks for.
     pub wishes: Wishes,
+    /// Who is logged in. `None`: nobody.
+    pub login: Option<Box<Login>>,
     /// The application's fields.
     pub fields: Fields,
+}
+
+/// A login, as its session keeps it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Whose session it is.
+    pub user: User,
+    /// When the user last proved who he is.
+    pub at: Time,
+    /// When the request arrived that logged him in.
+    pub arrived: Time,
+    /// How well he proved it.
+    pub level: Level,
+    /// What the application calls the device. `None`: nothing.
+    pub label: Option<String>,
+}
+
+/// How well a user has proved who he is: nothing but an order, whose meaning is the application's.
+///
+/// [`PARTIAL`](Self::PARTIAL) is for a login that is not done, say with the second factor still open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Level(pub u8);
+
+impl Level {
+    /// The login is not done: nobody counts as logged in.
+    pub const PARTIAL: Self = Self(0);
+    /// Logged in. What a login has unless it asks for another level.
+    pub const FULL: Self = Self(1);
+}
+
+/// A proof that was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Previous {
+    /// The proof.
+    pub proof: Proof,
+    /// What took its place.
+    pub by: ReplacedBy,
+    /// When it was replaced; of one whose successor was seen, when that was.
+    pub at: Time,
+}
+
+/// What took the place of a proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplacedBy {
+    /// A timed renewal whose new proof no request has come with yet.
+    Renewal,
+    /// A timed renewal whose new proof a request has come with.
+    SeenRenewal,
+    /// The first login in this session: a second click on the same button may still come with the old proof.
+    Login,
+}
+
+impl ReplacedBy {
+    fn letter(self) -> char {
+        match self {
+            Self::Renewal => 'r',
+            Self::SeenRenewal => 's',
+            Self::Login => 'l',
+        }
+    }
+
+    fn from_letter(letter: char) -> Option<Self> {
+        [Self::Renewal, Self::SeenRenewal, Self::Login].into_iter().find(|by| by.letter() == letter)
+    }
 }
 
 /// What stays of an ended session for a minute: why and when, no data.
@@ -62,6 +136,16 @@ pub enum Reason {
     Destroyed,
     /// It was found past its deadline.
     Expired,
+    /// Its user logged out.
+    LoggedOut,
+    /// It was ended from elsewhere: another device, a changed password, an administrator.
+    Revoked,
+    /// Its user had more sessions than are allowed, and this one was the one to go.
+    Cap,
+    /// Its login was refused, since the user's sessions were ended meanwhile.
+    Refused,
+    /// Another user logged in from the same browser.
+    OtherUser,
     /// A reason that a newer version of this library wrote.
     Other,
 }
@@ -72,16 +156,24 @@ impl Reason {
         match self {
             Self::Destroyed => "destroyed",
             Self::Expired => "expired",
+            Self::LoggedOut => "logged-out",
+            Self::Revoked => "revoked",
+            Self::Cap => "cap",
+            Self::Refused => "refused",
+            Self::OtherUser => "other-user",
             Self::Other => "other",
         }
     }
 
     fn from_word(word: &str) -> Self {
-        match word {
-            "destroyed" => Self::Destroyed,
-            "expired" => Self::Expired,
-            _ => Self::Other,
-        }
+        use Reason::*;
+        let known = [Destroyed, Expired, LoggedOut, Revoked, Cap, Refused, OtherUser];
+        known.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Other)
+    }
+
+    /// Whether an end for this reason leaves a tombstone also where there is nothing: a login may be about to write there.
+    pub fn also_ends_what_is_to_come(self) -> bool {
+        matches!(self, Self::Revoked | Self::Cap)
     }
 }
 
@@ -103,11 +195,14 @@ impl Stored {
         if hash.is_empty() {
             return Ok(None);
         }
-        let (mut fields, mut meta, mut ended) = (Vec::with_capacity(hash.len()), None, None);
+        let mut fields = Vec::with_capacity(hash.len());
+        let (mut meta, mut ended, mut user, mut label) = (None, None, None, None);
         for (name, value) in hash {
             match name.as_ref() {
                 META => meta = Some(value),
                 ENDED => ended = Some(value),
+                USER => user = Some(value),
+                LABEL => label = Some(value),
                 // Reserved for newer versions; never the application's.
                 [b'@', ..] => {}
                 _ => fields.push((name, value)),
@@ -119,7 +214,12 @@ impl Stored {
                 .ok_or_else(|| corrupt("a tombstone that does not parse"));
         }
         let meta = meta.ok_or_else(|| corrupt("a hash without the field \"@\", so not a session"))?;
-        Record::parse(&meta, Fields::from_pairs(fields), key).map(|record| Some(Self::Record(record)))
+        let mut record = Record::parse(&meta, Fields::from_pairs(fields), key)?;
+        if let Some(user) = user {
+            let login = Login::parse(&user, label.as_deref());
+            record.login = Some(Box::new(login.ok_or_else(|| corrupt("one whose field \"@user\" does not parse"))?));
+        }
+        Ok(Some(Self::Record(record)))
     }
 }
 
@@ -153,14 +253,19 @@ impl Record {
         let proved = created + Duration::from_millis(number(words.next()?)?);
         let wishes =
             Wishes { idle: optional(words.next()?)?, remembered: optional(words.next()?)?.map(Time::from_millis) };
-        words.next().is_none().then_some(Self { tokens, proof, proved, created, seen, wishes, fields })
+        let previous = match words.next()? {
+            "-" => None,
+            text => Some(Previous::parse(text, created)?),
+        };
+        let record = Self { tokens, proof, proved, previous, created, seen, wishes, login: None, fields };
+        words.next().is_none().then_some(record)
     }
 
     /// The packed field's value, for stores that write records themselves.
     pub fn meta(&self, key: &SessionKey) -> String {
         let or_dash = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
         format!(
-            "1 {} {} {} {} {} {} {} {}",
+            "1 {} {} {} {} {} {} {} {} {}",
             String::from_utf8_lossy(&key.tag()),
             self.proof.to_text(),
             self.tokens.to_text(),
@@ -169,7 +274,55 @@ impl Record {
             millis(self.proved.since(self.created)),
             or_dash(self.wishes.idle),
             or_dash(self.wishes.remembered.map(Time::as_millis)),
+            self.previous.map_or_else(|| "-".to_owned(), |previous| previous.to_text(self.created)),
         )
+    }
+
+    /// When the session's proof was last replaced, in whatever way.
+    pub fn replaced(&self) -> Time {
+        self.previous.map_or(self.proved, |previous| previous.at.max(self.proved))
+    }
+
+    /// Whose session it is. `None`: nobody's.
+    pub fn user(&self) -> Option<&User> {
+        self.login.as_ref().map(|login| &login.user)
+    }
+}
+
+impl Previous {
+    fn to_text(self, created: Time) -> String {
+        format!("{}{}{}", self.by.letter(), self.proof.to_text(), millis(self.at.since(created)))
+    }
+
+    fn parse(text: &str, created: Time) -> Option<Self> {
+        let by = ReplacedBy::from_letter(text.chars().next()?)?;
+        let proof = Proof::from_text(text.get(1..23)?.as_bytes())?;
+        Some(Self { proof, by, at: created + Duration::from_millis(number(text.get(23..)?)?) })
+    }
+}
+
+/// Without the label, which tells something about its user.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("at", &self.at).field("level", &self.level).finish_non_exhaustive()
+    }
+}
+
+impl Login {
+    fn parse(text: &[u8], label: Option<&[u8]>) -> Option<Self> {
+        let mut words = std::str::from_utf8(text).ok()?.splitn(4, ' ');
+        let at = Time::from_millis(number(words.next()?)?);
+        let arrived = Time::from_millis(number(words.next()?)?);
+        let level = Level(u8::try_from(number(words.next()?)?).ok()?);
+        let user = User::new(words.next()?).ok()?;
+        let label = label.map(|label| String::from_utf8_lossy(label).into_owned());
+        Some(Self { user, at, arrived, level, label })
+    }
+
+    /// The value of the field `@user`, for stores that write records themselves.
+    pub fn to_text(&self) -> String {
+        let Level(level) = self.level;
+        format!("{} {} {level} {}", self.at.as_millis(), self.arrived.as_millis(), self.user.as_str())
     }
 }
 
@@ -283,9 +436,11 @@ mod tests {
             tokens: Tokens::first(Token::random(&random).unwrap()),
             proof: SessionId::random(&random).unwrap().proof(),
             proved: created + Duration::from_secs(3),
+            previous: None,
             created,
             seen: created + Duration::from_secs(60),
             wishes: Wishes { idle: Some(5000), remembered: None },
+            login: None,
             fields: Fields::from_pairs(vec![("a".into(), "1".into())]),
         }
     }

@@ -3,7 +3,7 @@
 
 /// A rule of the protocol (design papers, parts A2 to A5) that a test can take out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
+#[repr(u64)]
 pub enum Rule {
     /// A save is refused where the record is gone.
     SaveNeedsRecord = 1,
@@ -63,25 +63,47 @@ pub enum Rule {
     RefreshDropsTheDoubtful = 1 << 27,
     /// A version that a request has not seen is no base for its next edits.
     UnseenVersionsAreNoBase = 1 << 28,
+    /// Sessions that are to be ended are doomed in the index first.
+    EndsDoomFirst = 1 << 29,
+    /// A login that begins again takes away the entry of the try before.
+    StaleEntriesAreDropped = 1 << 30,
+    /// A login that relies on something older than the revocation is refused.
+    RevocationsAreRemembered = 1 << 31,
+    /// The step that enters a session dooms those over the cap.
+    CapsDoomInTheEnter = 1 << 32,
+    /// A touch that finds no entry asks first whether the session lives and is this user's.
+    MissingEntriesAreAskedAfter = 1 << 33,
+    /// Who ends the others must be listed, and not about to be ended.
+    WhoStaysMustBeListed = 1 << 34,
+    /// A revocation leaves a tombstone also where there is nothing.
+    AbsenceIsMarked = 1 << 35,
+    /// An end names the user whose session it is.
+    EndsNameTheirUser = 1 << 36,
+    /// A login looks at its entry once more when its session is written.
+    LoginsAreCheckedAtTheEnd = 1 << 37,
+    /// Sessions over the cap are ended before the new one is written.
+    CapsEndBeforeTheWrite = 1 << 38,
+    /// The entry that a login may be waiting for stays.
+    EntriesOfNobodyStay = 1 << 39,
 }
 
 #[cfg(feature = "mutants")]
 mod switch {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::Rule;
 
-    static OUT: AtomicU32 = AtomicU32::new(0);
+    static OUT: AtomicU64 = AtomicU64::new(0);
 
     impl Rule {
         /// Whether this rule holds.
         pub fn holds(self) -> bool {
-            OUT.load(Ordering::Relaxed) & self as u32 == 0
+            OUT.load(Ordering::Relaxed) & self as u64 == 0
         }
 
         /// Takes exactly these rules out, for the whole process.
         pub fn take_out(rules: &[Self]) {
-            OUT.store(rules.iter().fold(0, |out, rule| out | *rule as u32), Ordering::SeqCst);
+            OUT.store(rules.iter().fold(0, |out, rule| out | *rule as u64), Ordering::SeqCst);
         }
     }
 }

@@ -1,17 +1,21 @@
 //! The contract of a store: load, create, save and end one record, each in one atomic step, and the clock.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::expiry::{Life, Wishes};
 use crate::fields::{Changes, Fields};
 use crate::id::{Proof, SessionKey};
-use crate::record::{Reason, Record, Stored, Token, Tombstone};
+use crate::index::Index;
+use crate::record::{Level, Login, Previous, Reason, Record, ReplacedBy, Stored, Token, Tombstone};
 use crate::time::Time;
+use crate::user::User;
 
 /// A boxed future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -43,6 +47,36 @@ pub trait Store: Send + Sync + 'static {
 
     /// Puts a tombstone in the place of a record.
     fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>>;
+
+    /// As [`load`](Self::load), without the application's fields: for lists of sessions. Default: a load.
+    fn glance<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {
+        self.load(key)
+    }
+
+    /// Which sessions a user has. Default: `None`, and so nobody can be logged in.
+    fn index(&self) -> Option<&dyn Index> {
+        None
+    }
+
+    /// Some of the sessions of a realm, whoever's they are: all of them in as many calls as it takes, from `None` until
+    /// none is next. Sessions that begin meanwhile may be missed. Default: an error, since not every store can.
+    fn page<'a>(&'a self, realm: &'a Arc<str>, from: Option<PageMark>) -> BoxFuture<'a, Result<Page, Error>> {
+        let _ = (realm, from);
+        Box::pin(async { Err(Error::new(Kind::Config, "this store cannot go through all of its sessions")) })
+    }
+}
+
+/// Where a [`Page`] begins; its meaning is the store's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageMark(pub String);
+
+/// Some of a store's sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Where they are. One may come twice.
+    pub sessions: Vec<SessionKey>,
+    /// Where the next page begins. `None`: this was the last one.
+    pub next: Option<PageMark>,
 }
 
 /// A new record.
@@ -58,8 +92,38 @@ pub struct Create {
     pub life: Life,
     /// What the session itself asks for; `remember` counts from the creation.
     pub wish: WishChange,
+    /// Who is logged in. `None`: nobody.
+    pub login: Option<LogIn>,
     /// Its fields.
     pub fields: Fields,
+}
+
+/// A login, as a write brings it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LogIn {
+    /// Who.
+    pub user: User,
+    /// How well he has proved it.
+    pub level: Level,
+    /// What the application calls the device. `None`: nothing.
+    pub label: Option<String>,
+    /// How long ago the request arrived that logs him in.
+    pub waited: Duration,
+}
+
+/// Without the label, which tells something about its user.
+impl fmt::Debug for LogIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogIn").field("level", &self.level).field("waited", &self.waited).finish_non_exhaustive()
+    }
+}
+
+impl LogIn {
+    /// The login after a write at `now`.
+    pub fn at(&self, now: Time) -> Login {
+        let Self { user, level, label, waited } = self.clone();
+        Login { user, at: now, arrived: now - waited, level, label }
+    }
 }
 
 /// How a create ended. Checked in this order.
@@ -93,8 +157,10 @@ pub struct Save {
     pub merges: bool,
     /// What happens to the fields.
     pub changes: Changes,
-    /// The proof that takes the place of the present one.
-    pub new_proof: Option<Proof>,
+    /// What becomes of the proof.
+    pub step: Step,
+    /// Whether the idle timeout is renewed. Sessions with a user are renewed in step with their entry in the index.
+    pub renews: bool,
     /// What changes in the session's own wishes.
     pub wish: WishChange,
     /// The layer's policy.
@@ -102,6 +168,57 @@ pub struct Save {
     /// The most bytes that names and values may have afterwards. Not checked on the very version that is `base`: there
     /// the caller knows the size, and may shrink what a smaller limit finds too large.
     pub limit: usize,
+}
+
+/// What a save does to the proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    Keep,
+    /// The request came with the proof that a timed renewal has handed out: the one before it has had its time.
+    Seen,
+    /// A new one, and the old one is worth nothing from then on.
+    Rotate(Proof),
+    /// A new one; the old one stays good until the new one was seen, and for a short grace after that.
+    Renew(Proof),
+    /// A new one, and a user, who has the whole absolute timeout before him. From a session of nobody the old one is kept, for a second click: who comes with it and logs
+    /// the same user in gets the same answer, for a minute. It is good for nothing else.
+    LogIn(Proof, LogIn),
+}
+
+impl Step {
+    /// The proof that takes the place of the present one. `None`: it stays.
+    pub fn new_proof(&self) -> Option<Proof> {
+        match self {
+            Self::Keep | Self::Seen => None,
+            Self::Rotate(proof) | Self::Renew(proof) | Self::LogIn(proof, _) => Some(*proof),
+        }
+    }
+
+    /// What a save at `now` makes of the record's proofs, user and beginning, for a request that came with this proof.
+    pub fn take(&self, record: &mut Record, presented: Proof, now: Time) {
+        let old = record.proof;
+        let previous = |by| Some(Previous { proof: old, by, at: now });
+        match self {
+            Self::Keep => {}
+            Self::Seen => {
+                if let Some(previous) = record.previous.as_mut().filter(|_| presented == old)
+                    && previous.by == ReplacedBy::Renewal
+                {
+                    (previous.by, previous.at) = (ReplacedBy::SeenRenewal, now);
+                }
+            }
+            Self::Rotate(new) => (record.proof, record.previous, record.proved) = (*new, None, now),
+            Self::Renew(new) if *new == old => {}
+            Self::Renew(new) => (record.proof, record.previous) = (*new, previous(ReplacedBy::Renewal)),
+            Self::LogIn(new, login) => {
+                record.previous = if record.login.is_none() { previous(ReplacedBy::Login) } else { None };
+                // Who has just proved who he is gets the whole absolute timeout (NIST SP 800-63B, 5.2).
+                (record.created, record.seen) = (now, now);
+                (record.proof, record.proved, record.login) = (*new, now, Some(Box::new(login.at(now))));
+            }
+        }
+    }
 }
 
 /// What a write changes in a session's [`Wishes`]. The outer `None` leaves a wish as it is.
@@ -147,6 +264,9 @@ pub enum Saved {
     },
     /// It came after its `not_after`; nothing was written.
     Late,
+    /// The same user was logged in with this very proof less than a minute before the request arrived; nothing was
+    /// written.
+    LoggedInAlready,
     /// The proof is not, or no longer, the record's.
     Replaced,
     /// The record has moved on from the base; here it is.
@@ -164,25 +284,36 @@ pub struct End {
     pub not_after: Time,
     /// Why it ends.
     pub reason: Reason,
-    /// The proof that the request came with: who knows only one that was replaced meanwhile ends nothing. `None`: it
-    /// ends whatever its proof is.
-    pub proof: Option<Proof>,
-    /// For [`Reason::Expired`]: the policy by which it is past its deadline, so that one that was renewed meanwhile
-    /// stays. `None`: it ends whatever its deadline is.
-    pub expired_by: Option<Life>,
+    /// Whose record ends; any other stays.
+    pub whose: Whose,
+}
+
+/// Whose record an end is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Nobody's, and with this proof: who knows only one that was replaced meanwhile ends nothing.
+    Nobodys(Proof),
+    /// This user's.
+    Users(User),
+    /// That of any user who logged in by a request that had arrived before.
+    ArrivedBefore(Time),
+    /// Whosever, if it is past its deadline by this policy, so that one that was renewed meanwhile stays.
+    Expired(Life),
 }
 
 /// How an end ended. Checked in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// There was nothing.
+    /// There was nothing. A tombstone was left all the same where its reason asks for that.
     Gone,
     /// It had ended already.
     Already(Tombstone),
     /// It came after its `not_after`; nothing was written.
     Late,
-    /// The proof is not, or no longer, the record's; nothing was written.
-    Replaced,
+    /// It is nobody's any more, or nobody's yet; nothing was written.
+    Nobodys,
+    /// It is somebody else's, or its proof was replaced; nothing was written.
+    Others,
     /// It is not past its deadline; nothing was written.
     Alive,
     /// It ended now.

@@ -12,7 +12,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use redis_session_core::{
-    Fields, KeyRing, Random, Record, SessionId, SessionKey, Signer, Stored, Time, Token, Tokens, Wishes,
+    Fields, KeyRing, Level, Login, Previous, Random, Record, ReplacedBy, SessionId, SessionKey, Signer, Stored, Time,
+    Token, Tokens, User, Wishes,
 };
 
 fn config() -> ProptestConfig {
@@ -129,22 +130,42 @@ fn records() -> impl Strategy<Value = Record> {
     let field =
         (vec(any::<u8>(), 0..20), vec(any::<u8>(), 0..60)).prop_map(|(name, value)| (name.into(), value.into()));
     let fields = vec(field.prop_filter("ours", |(name, _): &(Bytes, Bytes)| !name.starts_with(b"@")), 0..8);
-    (tokens, proof, created, (after(), after()), wishes, fields.prop_map(Fields::from_pairs)).prop_map(
-        |(tokens, proof, created, (proved, seen), wishes, fields)| Record {
+    let by = select(vec![ReplacedBy::Renewal, ReplacedBy::SeenRenewal, ReplacedBy::Login]);
+    let previous = proptest::option::of((proof.clone(), by, after()));
+    let times = (created, after(), after());
+    (tokens, proof, previous, times, wishes, logins(), fields.prop_map(Fields::from_pairs)).prop_map(
+        |(tokens, proof, previous, (created, proved, seen), wishes, login, fields)| Record {
             tokens,
             proof,
             proved: created + proved,
+            previous: previous.map(|(proof, by, after)| Previous { proof, by, at: created + after }),
             created,
             seen: created + seen,
             wishes,
+            login: login.map(Box::new),
             fields,
         },
     )
 }
 
+fn logins() -> impl Strategy<Value = Option<Login>> {
+    let time = || (0..=Time::MAX.as_millis()).prop_map(Time::from_millis);
+    let label = proptest::option::of(".{0,30}");
+    let login = ("(?s).{1,60}", time(), time(), any::<u8>(), label).prop_map(|(user, at, arrived, level, label)| {
+        Login { user: User::new(user).unwrap(), at, arrived, level: Level(level), label }
+    });
+    proptest::option::of(login)
+}
+
 fn hash(record: &Record, meta: impl Into<Bytes>) -> Vec<(Bytes, Bytes)> {
-    let fields = record.fields.iter().map(|(name, value)| (name.clone(), value.clone()));
-    fields.chain([(Bytes::from_static(b"@"), meta.into())]).collect()
+    let mut hash: Vec<(Bytes, Bytes)> =
+        record.fields.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    hash.push((Bytes::from_static(b"@"), meta.into()));
+    if let Some(login) = &record.login {
+        hash.push((Bytes::from_static(b"@user"), login.to_text().into()));
+        hash.extend(login.label.clone().map(|label| (Bytes::from_static(b"@label"), label.into())));
+    }
+    hash
 }
 
 /// What is read of a record as we would write it.

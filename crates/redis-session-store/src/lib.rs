@@ -8,6 +8,7 @@
 //! ```text
 //! ACL SETUSER shop on >password ~sess:* +hgetall +time +evalsha +eval
 //!     +hmget +hget +hkeys +hset +hdel +hincrby +exists +del +pexpire +pexpireat
+//!     +zadd +zscore +zrange +zrangebyscore +zrem +zremrangebyscore +scan
 //!     +client|id +info
 //! ```
 //!
@@ -16,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod clock;
+mod index;
 mod node;
 mod options;
 mod script;
@@ -27,7 +29,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis_session_core::{BoxFuture, Create, Created, End, Ended, Error, Save, Saved, SessionKey, Store, Stored, Time};
+use redis_session_core::{
+    BoxFuture, Create, Created, Doom, Doomed, End, Ended, Enter, Entered, Error, Index, Page, PageMark, Prolong,
+    Prolonged, Save, Saved, SessionHandle, SessionKey, Standing, Store, Stored, Time, UserKey,
+};
 
 /// The Redis client in the version that [`RedisStore::from_pool`] takes pools of.
 pub use fred;
@@ -120,6 +125,48 @@ impl Store for RedisStore {
 
     fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
         Box::pin(self.operations.end(key, end))
+    }
+
+    fn glance<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {
+        Box::pin(self.operations.glance(key))
+    }
+
+    fn index(&self) -> Option<&dyn Index> {
+        Some(self)
+    }
+
+    fn page<'a>(&'a self, realm: &'a Arc<str>, from: Option<PageMark>) -> BoxFuture<'a, Result<Page, Error>> {
+        Box::pin(self.operations.page(realm, from))
+    }
+}
+
+impl Index for RedisStore {
+    fn enter<'a>(&'a self, user: &'a UserKey, enter: &'a Enter) -> BoxFuture<'a, Result<Entered, Error>> {
+        Box::pin(self.operations.enter(user, enter))
+    }
+
+    fn prolong<'a>(&'a self, user: &'a UserKey, prolong: &'a Prolong) -> BoxFuture<'a, Result<Prolonged, Error>> {
+        Box::pin(self.operations.prolong(user, prolong))
+    }
+
+    fn doom<'a>(&'a self, user: &'a UserKey, doom: &'a Doom) -> BoxFuture<'a, Result<Doomed, Error>> {
+        Box::pin(self.operations.doom(user, doom))
+    }
+
+    fn leave<'a>(&'a self, user: &'a UserKey, sessions: &'a [SessionHandle]) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.operations.leave(user, sessions))
+    }
+
+    fn standing<'a>(
+        &'a self,
+        user: &'a UserKey,
+        session: SessionHandle,
+    ) -> BoxFuture<'a, Result<Option<Standing>, Error>> {
+        Box::pin(self.operations.standing(user, session))
+    }
+
+    fn sessions<'a>(&'a self, user: &'a UserKey) -> BoxFuture<'a, Result<Vec<SessionHandle>, Error>> {
+        Box::pin(self.operations.sessions(user))
     }
 }
 

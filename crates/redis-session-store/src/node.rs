@@ -242,6 +242,15 @@ impl Server for Node {
         Ok(reply(value))
     }
 
+    async fn command(&self, name: &'static str, key: &Bytes, args: Vec<Bytes>, by: Instant) -> Result<Reply, Failure> {
+        let options = options(by)?;
+        let mut all = Vec::with_capacity(1 + args.len());
+        all.push(Value::Bytes(key.clone()));
+        all.extend(args.into_iter().map(Value::Bytes));
+        let command = CustomCommand::new_static(name, fred::util::redis_keyslot(key), false);
+        self.client().with_options(&options).custom(command, all).await.map(reply).map_err(failure)
+    }
+
     async fn time(&self, by: Instant) -> Result<Time, Failure> {
         ask_time(self.client(), &self.clock, by).await
     }
@@ -270,6 +279,7 @@ fn reply(value: Value) -> Reply {
         Value::String(text) => Reply::Text(text.into_inner()),
         Value::Integer(number) => Reply::Number(number),
         Value::Array(list) => Reply::List(list.into_iter().map(reply).collect()),
+        Value::Null => Reply::Nothing,
         _ => Reply::Other,
     }
 }

@@ -1,11 +1,11 @@
-//! The three scripts: their texts and hashes, their arguments, and what their replies say.
+//! The three scripts of sessions: their texts and hashes, their arguments, and what their replies say.
 
 use std::io::Write;
 
 use bytes::Bytes;
 use redis_session_core::{
-    Change, Changes, Create, Created, End, Ended, Error, Kind, Life, Proof, Save, Saved, SessionKey, Stored, Time,
-    Token, Tombstone,
+    Change, Changes, Create, Created, End, Ended, Error, Kind, Life, LogIn, Proof, Save, Saved, SessionHandle,
+    SessionKey, Step, Stored, Time, Token, Tombstone, Whose,
 };
 
 use crate::server::Reply;
@@ -17,16 +17,21 @@ pub(crate) struct Script {
 }
 
 pub(crate) static SAVE: Script = Script {
-    lua: concat!(include_str!("lua/record.lua"), include_str!("lua/save.lua")),
-    sha: "c0e8e8382a61bbc7642838fa033e6ff23a068558",
+    lua: concat!(
+        include_str!("lua/script.lua"),
+        include_str!("lua/record.lua"),
+        include_str!("lua/fields.lua"),
+        include_str!("lua/save.lua")
+    ),
+    sha: "bfea8b2ef3ade7c04447cffec4387d890fc4b556",
 };
 pub(crate) static CREATE: Script = Script {
-    lua: concat!(include_str!("lua/record.lua"), include_str!("lua/create.lua")),
-    sha: "a48ba2d15b5e09341854275f140d38a0acb5aca2",
+    lua: concat!(include_str!("lua/script.lua"), include_str!("lua/record.lua"), include_str!("lua/create.lua")),
+    sha: "ed3bd3d43a09652a1baa48d9903c722ef560ada7",
 };
 pub(crate) static END: Script = Script {
-    lua: concat!(include_str!("lua/record.lua"), include_str!("lua/end.lua")),
-    sha: "6e1c2fdbe1e08b29b7cc1b866de6256239390463",
+    lua: concat!(include_str!("lua/script.lua"), include_str!("lua/record.lua"), include_str!("lua/end.lua")),
+    sha: "239207349f25243bca0e9c1eb44fe82355fae180",
 };
 
 /// The arguments of `create.lua`.
@@ -37,9 +42,11 @@ pub(crate) fn create_args(create: &Create) -> Result<Vec<Bytes>, Error> {
         .proof(Some(create.proof))
         .optional(create.wish.idle.flatten())
         .optional(create.wish.remember.flatten())
-        .life(&create.life);
-    let mut args = Vec::with_capacity(1 + 2 * create.fields.len());
+        .life(&create.life)
+        .login(create.login.as_ref());
+    let mut args = Vec::with_capacity(3 + 2 * create.fields.len());
     args.push(words.finish());
+    args.extend(create.login.iter().flat_map(user_and_label));
     for (name, value) in create.fields.iter() {
         args.extend([not_reserved(name)?.clone(), value.clone()]);
     }
@@ -49,22 +56,28 @@ pub(crate) fn create_args(create: &Create) -> Result<Vec<Bytes>, Error> {
 /// The arguments of `save.lua`.
 pub(crate) fn save_args(save: &Save) -> Result<Vec<Bytes>, Error> {
     let Changes { clear, fields } = &save.changes;
-    let mut args = Vec::with_capacity(1 + 2 * fields.len());
+    let login = match &save.step {
+        Step::LogIn(_, login) => Some(login),
+        _ => None,
+    };
+    let mut args = Vec::with_capacity(3 + 2 * fields.len());
     args.push(Bytes::new());
+    args.extend(login.into_iter().flat_map(user_and_label));
+    let first = args.len();
     for (name, change) in fields {
         not_reserved(name)?;
         if *change == Change::Remove {
             args.push(name.clone());
         }
     }
-    let removed = args.len() - 1;
+    let removed = args.len() - first;
     for (name, change) in fields {
         // After a clear every count begins at nothing.
         if let (Change::Increment(by), false) = (change, clear) {
             args.extend([name.clone(), by.to_string().into()]);
         }
     }
-    let counted = (args.len() - 1 - removed) / 2;
+    let counted = (args.len() - first - removed) / 2;
     for (name, change) in fields {
         match change {
             Change::Set(value) => args.extend([name.clone(), value.clone()]),
@@ -79,42 +92,74 @@ pub(crate) fn save_args(save: &Save) -> Result<Vec<Bytes>, Error> {
         .proof(Some(save.proof))
         .word(save.base.as_text())
         .word(if save.merges { b"merge" } else { b"edit" })
-        .proof(save.new_proof)
+        .word(step(&save.step))
+        .proof(save.step.new_proof())
+        .flag(save.renews, "renews")
         .wish(save.wish.idle)
         .wish(save.wish.remember)
         .life(&save.life)
         .number(save.limit as u64)
-        .word(if *clear { b"clear" } else { NONE })
+        .flag(*clear, "clear")
         .number(removed as u64)
         .number(counted as u64)
+        .login(login)
         .finish();
     Ok(args)
 }
 
 /// The arguments of `end.lua`.
 pub(crate) fn end_args(end: &End) -> Vec<Bytes> {
-    let words = Words::new().number(end.not_after.as_millis()).word(end.reason.as_str().as_bytes()).proof(end.proof);
-    let words = match &end.expired_by {
-        Some(life) => words.life(life),
-        None => words.word(NONE).word(NONE).word(NONE),
+    let words = Words::new()
+        .number(end.not_after.as_millis())
+        .word(end.reason.as_str().as_bytes())
+        .flag(end.reason.also_ends_what_is_to_come(), "mark");
+    let words = match &end.whose {
+        Whose::Nobodys(proof) => words.word(b"nobody").proof(Some(*proof)),
+        Whose::Users(_) => words.word(b"user").word(NONE),
+        Whose::ArrivedBefore(time) => words.word(b"arrived").number(time.as_millis()),
+        Whose::Expired(_) => words.word(b"expired").word(NONE),
     };
-    vec![words.finish()]
+    let words = match &end.whose {
+        Whose::Expired(life) => words.life(life),
+        _ => words.word(NONE).word(NONE).word(NONE),
+    };
+    let mut args = vec![words.finish()];
+    if let Whose::Users(user) = &end.whose {
+        args.push(Bytes::copy_from_slice(user.as_str().as_bytes()));
+    }
+    args
+}
+
+fn step(step: &Step) -> &'static [u8] {
+    match step {
+        Step::Keep => b"keep",
+        Step::Seen => b"seen",
+        Step::Rotate(_) => b"rotate",
+        Step::Renew(_) => b"renew",
+        Step::LogIn(..) => b"login",
+    }
+}
+
+/// Both may hold anything, so they are arguments of their own.
+fn user_and_label(login: &LogIn) -> [Bytes; 2] {
+    let label = login.label.as_deref().unwrap_or_default();
+    [login.user.as_str(), label].map(|text| Bytes::copy_from_slice(text.as_bytes()))
 }
 
 /// The first argument of a script: words in the order of its Lua file's header, each with a space after it.
 ///
 /// One text, because the client makes a part of a message of every argument: sixteen cost more than what they say.
-struct Words(Vec<u8>);
+pub(crate) struct Words(Vec<u8>);
 
 /// The word for what is not there.
 const NONE: &[u8] = b"-";
 
 impl Words {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Vec::with_capacity(192))
     }
 
-    fn word(self, word: &[u8]) -> Self {
+    pub(crate) fn word(self, word: &[u8]) -> Self {
         self.join([word].into_iter())
     }
 
@@ -137,12 +182,12 @@ impl Words {
     }
 
     /// Lua's numbers are exact up to [`Time::MAX`]; more means the same.
-    fn number(mut self, number: u64) -> Self {
+    pub(crate) fn number(mut self, number: u64) -> Self {
         write!(self.0, "{} ", number.min(Time::MAX.as_millis())).expect("a vector takes what is written");
         self
     }
 
-    fn optional(self, number: Option<u64>) -> Self {
+    pub(crate) fn optional(self, number: Option<u64>) -> Self {
         match number {
             Some(number) => self.number(number),
             None => self.word(NONE),
@@ -156,11 +201,32 @@ impl Words {
         }
     }
 
+    pub(crate) fn handle(self, session: Option<SessionHandle>) -> Self {
+        match session {
+            Some(session) => self.word(session.to_text().as_bytes()),
+            None => self.word(NONE),
+        }
+    }
+
+    pub(crate) fn flag(self, is_set: bool, word: &'static str) -> Self {
+        self.word(if is_set { word.as_bytes() } else { NONE })
+    }
+
+    fn login(self, login: Option<&LogIn>) -> Self {
+        match login {
+            Some(login) => {
+                let waited = u64::try_from(login.waited.as_millis()).unwrap_or(u64::MAX);
+                self.number(u64::from(login.level.0)).number(waited)
+            }
+            None => self.word(NONE).word(NONE),
+        }
+    }
+
     fn life(self, life: &Life) -> Self {
         self.number(life.idle).number(life.absolute).number(life.touch)
     }
 
-    fn finish(self) -> Bytes {
+    pub(crate) fn finish(self) -> Bytes {
         self.0.into()
     }
 }
@@ -208,6 +274,7 @@ pub(crate) fn saved(reply: Reply, key: &Bytes, session: &SessionKey) -> Result<S
             (None, _) => None,
         },
         (b"late", Reply::Number(_), _, 1) => Some(Saved::Late),
+        (b"logged in already", _, _, 0) => Some(Saved::LoggedInAlready),
         (b"replaced", _, _, 0) => Some(Saved::Replaced),
         (b"moved", Reply::List(hash), _, 1) => match Stored::parse(pairs(hash)?, session)? {
             Some(Stored::Record(record)) => Some(Saved::Moved(Box::new(record))),
@@ -227,7 +294,8 @@ pub(crate) fn ended(reply: Reply, key: &Bytes, session: &SessionKey) -> Result<E
         (b"gone", _, 0) => Some(Ended::Gone),
         (b"tombstone", Reply::Text(text), 1) => tombstone(text, session).map(Ended::Already),
         (b"late", Reply::Number(_), 1) => Some(Ended::Late),
-        (b"replaced", _, 0) => Some(Ended::Replaced),
+        (b"nobodys", _, 0) => Some(Ended::Nobodys),
+        (b"others", _, 0) => Some(Ended::Others),
         (b"alive", _, 0) => Some(Ended::Alive),
         (b"ended", _, 0) => Some(Ended::Ended),
         _ => None,
@@ -237,19 +305,25 @@ pub(crate) fn ended(reply: Reply, key: &Bytes, session: &SessionKey) -> Result<E
 
 /// The word of a reply that names this key, and its parts, of which there are at most two, and how many.
 fn open(reply: Reply, key: &Bytes) -> Result<(Bytes, [Reply; 2], usize), Error> {
+    let (word, mut parts) = named(reply, key)?;
+    match parts.len() {
+        count @ 0..=2 => Ok((word, [(); 2].map(|()| parts.next().unwrap_or(Reply::Nothing)), count)),
+        _ => Err(unexpected()),
+    }
+}
+
+/// The word of a reply that names this key, and its parts.
+pub(crate) fn named(reply: Reply, key: &Bytes) -> Result<(Bytes, std::vec::IntoIter<Reply>), Error> {
     let Reply::List(parts) = reply else { return Err(unexpected()) };
-    let count = parts.len().saturating_sub(2);
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next()) {
         (Some(Reply::Text(named)), _) if named != key => {
             Err(corrupt("Redis's reply is one to a script on another key"))
         }
-        (Some(Reply::Text(_)), Some(Reply::Text(word))) if word == "corrupt" && count == 0 => {
+        (Some(Reply::Text(_)), Some(Reply::Text(word))) if word == "corrupt" && parts.len() == 0 => {
             Err(corrupt("the stored record is not one that this library wrote for its key"))
         }
-        (Some(Reply::Text(_)), Some(Reply::Text(word))) if count <= 2 => {
-            Ok((word, [(); 2].map(|()| parts.next().unwrap_or(Reply::Other)), count))
-        }
+        (Some(Reply::Text(_)), Some(Reply::Text(word))) => Ok((word, parts)),
         _ => Err(unexpected()),
     }
 }
@@ -277,7 +351,7 @@ fn pairs(hash: Vec<Reply>) -> Result<Vec<(Bytes, Bytes)>, Error> {
     Ok(pairs)
 }
 
-fn unexpected() -> Error {
+pub(crate) fn unexpected() -> Error {
     corrupt("Redis's reply is not one of this script")
 }
 
@@ -287,14 +361,17 @@ fn corrupt(message: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use allocation_counter::measure;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::select;
-    use redis_session_core::{Fields, Random, Reason, SessionId, WishChange};
+    use redis_session_core::{Fields, Level, Random, Reason, SessionId, User, WishChange};
     use sha1::{Digest, Sha1};
 
     use super::*;
+    use crate::index;
 
     const KEY: &str = "sess:main:AAAAAAAAAAAAAAAAAAAAAA";
 
@@ -330,7 +407,8 @@ mod tests {
             base: token("tokenDDD"),
             merges: true,
             changes: Changes::default(),
-            new_proof: None,
+            step: Step::Keep,
+            renews: true,
             wish: WishChange::default(),
             life: LIFE,
             limit: 100,
@@ -339,7 +417,7 @@ mod tests {
 
     #[test]
     fn the_hashes_are_those_of_the_texts() {
-        for script in [&SAVE, &CREATE, &END] {
+        for script in [&SAVE, &CREATE, &END, &index::ENTER, &index::PROLONG, &index::DOOM] {
             let sha: String = Sha1::digest(script.lua).iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(script.sha, sha, "of the script that ends with {:?}", script.lua.lines().last());
         }
@@ -348,7 +426,13 @@ mod tests {
     #[test]
     fn every_lua_file_has_fewer_than_60_lines() {
         for lua in [
+            include_str!("lua/script.lua"),
             include_str!("lua/record.lua"),
+            include_str!("lua/fields.lua"),
+            include_str!("lua/index.lua"),
+            include_str!("lua/enter.lua"),
+            include_str!("lua/prolong.lua"),
+            include_str!("lua/doom.lua"),
             include_str!("lua/save.lua"),
             include_str!("lua/create.lua"),
             include_str!("lua/end.lua"),
@@ -367,17 +451,24 @@ mod tests {
         ];
         let fields: Vec<_> = fields.into_iter().map(|(name, change)| (Bytes::from(name), change)).collect();
         let mut save = Save { changes: Changes { clear: false, fields }, ..a_save() };
-        let words =
-            "tokenAAA tokenBBBtokenCCC 7 BBBBBBBBBBBBBBBBBBBBBQ tokenDDD merge - = = 1 9007199254740991 3 100 - 1 1 ";
+        let words = "tokenAAA tokenBBBtokenCCC 7 BBBBBBBBBBBBBBBBBBBBBQ tokenDDD merge keep - renews = = \
+                     1 9007199254740991 3 100 - 1 1 - - ";
         assert_eq!(texts(&save_args(&save).unwrap()), [words, "b", "c", "-5", "a", "1", "d", "4"]);
 
         save.changes.clear = true;
-        (save.token, save.merges, save.new_proof) = (None, false, Some(proof()));
+        (save.token, save.merges, save.renews) = (None, false, false);
+        save.step = Step::LogIn(proof(), login());
         save.earlier.clear();
         save.wish = WishChange { idle: Some(None), remember: Some(Some(9)) };
-        let words =
-            "- - 7 BBBBBBBBBBBBBBBBBBBBBQ tokenDDD edit BBBBBBBBBBBBBBBBBBBBBQ - 9 1 9007199254740991 3 100 clear 1 0 ";
-        assert_eq!(texts(&save_args(&save).unwrap()), [words, "b", "a", "1", "c", "-5", "d", "4"]);
+        let words = "- - 7 BBBBBBBBBBBBBBBBBBBBBQ tokenDDD edit login BBBBBBBBBBBBBBBBBBBBBQ - - 9 \
+                     1 9007199254740991 3 100 clear 1 0 2 1000 ";
+        let wanted = [words, "ada lovelace", "her phone", "b", "a", "1", "c", "-5", "d", "4"];
+        assert_eq!(texts(&save_args(&save).unwrap()), wanted);
+        let steps = [(Step::Seen, "seen -"), (Step::Rotate(proof()), "rotate B"), (Step::Renew(proof()), "renew B")];
+        for (step, words) in steps {
+            let args = save_args(&Save { step, ..a_save() }).unwrap();
+            assert!(texts(&args)[0].contains(&format!(" merge {words}")), "{words}");
+        }
     }
 
     #[test]
@@ -388,14 +479,28 @@ mod tests {
             proof: proof(),
             life: LIFE,
             wish: WishChange { idle: Some(Some(u64::MAX)), remember: None },
+            login: None,
             fields: Fields::from_pairs(vec![("b".into(), "2".into()), ("a".into(), "1".into())]),
         };
         let words = "tokenAAA 9007199254740991 BBBBBBBBBBBBBBBBBBBBBQ 9007199254740991 - 1 9007199254740991 3 ";
-        assert_eq!(texts(&create_args(&create).unwrap()), [words, "a", "1", "b", "2"]);
-        let mut end = End { not_after: Time::from_millis(5), reason: Reason::Destroyed, proof: None, expired_by: None };
-        assert_eq!(texts(&end_args(&end)), ["5 destroyed - - - - "]);
-        (end.proof, end.expired_by) = (Some(proof()), Some(LIFE));
-        assert_eq!(texts(&end_args(&end)), ["5 destroyed BBBBBBBBBBBBBBBBBBBBBQ 1 9007199254740991 3 "]);
+        assert_eq!(texts(&create_args(&create).unwrap()), [&format!("{words}- - "), "a", "1", "b", "2"]);
+        let create = Create { login: Some(LogIn { label: None, ..login() }), ..create };
+        let wanted = [&format!("{words}2 1000 "), "ada lovelace", "", "a", "1", "b", "2"];
+        assert_eq!(texts(&create_args(&create).unwrap()), wanted);
+        let ends: [(Reason, Whose, &[&str]); 4] = [
+            (Reason::Destroyed, Whose::Nobodys(proof()), &["5 destroyed - nobody BBBBBBBBBBBBBBBBBBBBBQ - - - "]),
+            (Reason::Revoked, Whose::Users(login().user), &["5 revoked mark user - - - - ", "ada lovelace"]),
+            (Reason::Revoked, Whose::ArrivedBefore(Time::from_millis(3)), &["5 revoked mark arrived 3 - - - "]),
+            (Reason::Expired, Whose::Expired(LIFE), &["5 expired - expired - 1 9007199254740991 3 "]),
+        ];
+        for (reason, whose, wanted) in ends {
+            assert_eq!(texts(&end_args(&End { not_after: Time::from_millis(5), reason, whose })), wanted);
+        }
+    }
+
+    fn login() -> LogIn {
+        let user = User::new("ada lovelace").unwrap();
+        LogIn { user, level: Level(2), label: Some("her phone".to_owned()), waited: Duration::from_secs(1) }
     }
 
     #[test]
@@ -428,6 +533,7 @@ mod tests {
                 Saved::Saved { before: Some(token("tokenAAA")), at },
             ),
             (vec![text("late"), Reply::Number(5)], Saved::Late),
+            (vec![text("logged in already")], Saved::LoggedInAlready),
             (vec![text("replaced")], Saved::Replaced),
             (vec![text("refused"), text("n")], Saved::Refused("n".into())),
             (vec![text("large")], Saved::TooLarge),
@@ -435,7 +541,7 @@ mod tests {
         for (parts, wanted) in saves {
             assert_eq!(saved(words(&parts), &key, &session()).unwrap(), wanted);
         }
-        let hash = vec![text("a"), text("1"), text("@"), text("1 AAAAAA BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - -")];
+        let hash = vec![text("a"), text("1"), text("@"), text("1 AAAAAA BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - - -")];
         let moved = saved(words(&[text("moved"), Reply::List(hash)]), &key, &session()).unwrap();
         assert!(matches!(moved, Saved::Moved(record) if record.fields.get(b"a") == Some(&"1".into())));
         let creates = [
@@ -450,7 +556,8 @@ mod tests {
             (vec![text("gone")], Ended::Gone),
             (vec![text("tombstone"), text("destroyed 5")], Ended::Already(tombstone)),
             (vec![text("late"), Reply::Number(5)], Ended::Late),
-            (vec![text("replaced")], Ended::Replaced),
+            (vec![text("nobodys")], Ended::Nobodys),
+            (vec![text("others")], Ended::Others),
             (vec![text("alive")], Ended::Alive),
             (vec![text("ended")], Ended::Ended),
         ];
@@ -477,9 +584,9 @@ mod tests {
 
     /// Words of ours, and others, in lists within lists.
     fn replies() -> impl Strategy<Value = Reply> {
-        const WORDS: &str = "gone tombstone saved late replaced moved refused large created exists alive ended corrupt \
+        const WORDS: &str = "gone tombstone saved late replaced moved refused large created exists alive ended others nobodys corrupt \
                              tokenAAA @ @ended";
-        let meta = "1 AAAAAA BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - -";
+        let meta = "1 AAAAAA BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - - -";
         let words: Vec<&str> = WORDS.split(' ').chain([KEY, "destroyed 5", meta, ""]).collect();
         let text = prop_oneof![
             3 => select(words).prop_map(Bytes::from),
@@ -488,7 +595,7 @@ mod tests {
         let leaf = prop_oneof![
             4 => text.prop_map(Reply::Text),
             1 => any::<i64>().prop_map(Reply::Number),
-            1 => Just(Reply::Other),
+            1 => select(vec![Reply::Other, Reply::Nothing]),
         ];
         leaf.prop_recursive(6, 64, 8, |inner| vec(inner, 0..8).prop_map(Reply::List))
     }
@@ -530,7 +637,7 @@ mod tests {
         alphabet.extend([Reply::Text(Bytes::from_static(b"\xff")), Reply::Other, Reply::List(Vec::new())]);
         alphabet.push(Reply::List(vec![text("@")]));
         alphabet.push(Reply::List(vec![text("@"), Reply::Number(1)]));
-        alphabet.push(Reply::List(vec![text("@"), text("1 BBBBBB BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - -")]));
+        alphabet.push(Reply::List(vec![text("@"), text("1 BBBBBB BBBBBBBBBBBBBBBBBBBBBQ tokenAAA 5 0 0 - - -")]));
         alphabet.push(Reply::List(vec![text("@ended"), text("destroyed 5")]));
         let check = |reply: &Reply| errors(reply).len();
         let mut refused = 0;

@@ -1,4 +1,4 @@
-//! What the store needs of a server: one read, three scripts, the time. The one border to the Redis client.
+//! What the store needs of a server: one read, scripts, a few commands, the time. The one border to the Redis client.
 
 use std::fmt;
 use std::future::Future;
@@ -26,11 +26,20 @@ pub(crate) trait Server: Send + Sync + 'static {
         by: Instant,
     ) -> impl Future<Output = Result<Reply, Failure>> + Send;
 
+    /// Any other command, whose first argument is a key; or `SCAN`, whose first is a cursor.
+    fn command(
+        &self,
+        name: &'static str,
+        key: &Bytes,
+        args: Vec<Bytes>,
+        by: Instant,
+    ) -> impl Future<Output = Result<Reply, Failure>> + Send;
+
     /// The server's time. Feeds the clock.
     fn time(&self, by: Instant) -> impl Future<Output = Result<Time, Failure>> + Send;
 }
 
-/// A reply of a script.
+/// A reply of a script or a command.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// A text.
@@ -39,7 +48,9 @@ pub(crate) enum Reply {
     Number(i64),
     /// Replies in a row.
     List(Vec<Reply>),
-    /// What no script of ours sends.
+    /// A null.
+    Nothing,
+    /// What no script or command of ours answers.
     Other,
 }
 
@@ -124,6 +135,7 @@ impl fmt::Debug for Reply {
             Self::Text(_) => f.write_str("Text"),
             Self::Number(number) => write!(f, "{number}"),
             Self::List(list) => f.debug_list().entries(list).finish(),
+            Self::Nothing => f.write_str("Nothing"),
             Self::Other => f.write_str("Other"),
         }
     }

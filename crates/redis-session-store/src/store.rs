@@ -63,7 +63,7 @@ impl<S: Server> Operations<S> {
         self.server.time(self.by()).await.map_err(Failure::of_read)
     }
 
-    async fn run(&self, script: &'static Script, key: &Bytes, args: Vec<Bytes>) -> Result<Reply, Error> {
+    pub(crate) async fn run(&self, script: &'static Script, key: &Bytes, args: Vec<Bytes>) -> Result<Reply, Error> {
         let by = self.by();
         self.know_the_time(by).await?;
         let sent = Instant::now();
@@ -76,18 +76,18 @@ impl<S: Server> Operations<S> {
     }
 
     /// Whoever goes on from here has a clock to say until when a write may run, and what is past its deadline.
-    async fn know_the_time(&self, by: Instant) -> Result<(), Error> {
+    pub(crate) async fn know_the_time(&self, by: Instant) -> Result<(), Error> {
         if self.clock.now().is_none() {
             self.server.time(by).await.map_err(Failure::of_read)?;
         }
         Ok(())
     }
 
-    fn key(&self, session: &SessionKey) -> Bytes {
+    pub(crate) fn key(&self, session: &SessionKey) -> Bytes {
         [&self.prefix, session.to_text().as_str()].concat().into()
     }
 
-    fn by(&self) -> Instant {
+    pub(crate) fn by(&self) -> Instant {
         Instant::now() + self.deadline
     }
 }
@@ -96,7 +96,7 @@ impl<S: Server> Operations<S> {
 mod tests {
     use std::sync::Mutex;
 
-    use redis_session_core::{Life, Random, Reason, SessionId};
+    use redis_session_core::{Life, Random, Reason, SessionId, Whose};
 
     use super::*;
 
@@ -125,6 +125,11 @@ mod tests {
             self.scripts.lock().unwrap().remove(0)
         }
 
+        async fn command(&self, name: &'static str, _: &Bytes, _: Vec<Bytes>, _: Instant) -> Result<Reply, Failure> {
+            self.asked(name);
+            self.scripts.lock().unwrap().remove(0)
+        }
+
         async fn time(&self, _: Instant) -> Result<Time, Failure> {
             self.asked("TIME");
             Ok(Time::MAX)
@@ -143,7 +148,7 @@ mod tests {
 
     fn end() -> End {
         let life = Life { idle: 1, absolute: 1, touch: 1 };
-        End { not_after: Time::MAX, reason: Reason::Destroyed, proof: None, expired_by: Some(life) }
+        End { not_after: Time::MAX, reason: Reason::Destroyed, whose: Whose::Expired(life) }
     }
 
     #[tokio::test]

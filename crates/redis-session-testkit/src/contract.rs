@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis_session_core::{
     BoxFuture, Change, Changes, Create, Created, End, Ended, Error, Fields, Life, Random, Reason, Record, Save, Saved,
-    SessionId, SessionKey, Store, Stored, Time, Token, Tokens, Tombstone, WishChange, Wishes,
+    SessionId, SessionKey, Step, Store, Stored, Time, Token, Tokens, Tombstone, Whose, WishChange, Wishes,
 };
 
-/// Runs the contract of [`Store`] on a store.
+/// Runs the contract of [`Store`] on a store, and that of its [`Index`](redis_session_core::Index) where it has one.
 ///
 /// `advance` lets that much of the store's time pass: it moves the clock of a store that has one, and waits (some
 /// seconds in all) where the time is a server's. Keys are random, so the store may be in use.
@@ -40,7 +40,7 @@ where
     let advance = |time| -> BoxFuture<'static, ()> { Box::pin(advance(time)) };
     let bench = Bench { store: &store, advance: &advance };
     let mut failed = Vec::new();
-    for (name, case) in CASES {
+    for (name, case) in CASES.iter().chain(people::CASES) {
         if let Err(Broken(how)) = case(&bench).await {
             failed.push(format!("{name}: {how}"));
         }
@@ -63,6 +63,8 @@ impl From<Error> for Broken {
 macro_rules! cases {
     ($($case:ident,)*) => { &[$((stringify!($case), |bench| Box::pin($case(bench)))),*] };
 }
+
+mod people;
 
 const CASES: &[(&str, Case)] = cases![
     nothing_is_where_nothing_was_written,
@@ -160,6 +162,7 @@ impl Session<'_> {
             proof: self.id.proof(),
             life: LONG,
             wish: WishChange::default(),
+            login: None,
             fields: Fields::from_pairs(pairs),
         })
     }
@@ -190,7 +193,8 @@ impl Session<'_> {
             base,
             merges: false,
             changes,
-            new_proof: None,
+            step: Step::Keep,
+            renews: true,
             wish: WishChange::default(),
             life: LONG,
             limit: 1 << 20,
@@ -233,8 +237,8 @@ impl Session<'_> {
     }
 
     async fn destroy(&self) -> Result<End, Broken> {
-        let proof = Some(self.id.proof());
-        Ok(End { not_after: self.in_time().await?, reason: Reason::Destroyed, proof, expired_by: None })
+        let whose = Whose::Nobodys(self.id.proof());
+        Ok(End { not_after: self.in_time().await?, reason: Reason::Destroyed, whose })
     }
 
     async fn load(&self) -> Result<Option<Stored>, Broken> {
@@ -304,9 +308,11 @@ async fn a_created_record_reads_back(bench: &Bench<'_>) -> Outcome {
         tokens: Tokens::first(create.token),
         proof: create.proof,
         proved: at,
+        previous: None,
         created: at,
         seen: at,
         wishes: Wishes::default(),
+        login: None,
         fields: create.fields,
     };
     is("the record", session.record().await?, record)
@@ -444,7 +450,7 @@ async fn a_save_that_ran_is_not_run_again(bench: &Bench<'_>) -> Outcome {
     is_saved("again", session.save(&save).await?)?;
     let late = Save { not_after: session.too_late().await?, ..save.clone() };
     is_saved("again, late", session.save(&late).await?)?;
-    let rotated = Save { new_proof: Some(bench.session()?.id.proof()), ..session.edit(token()?, set(&[])).await? };
+    let rotated = Save { step: Step::Rotate(bench.session()?.id.proof()), ..session.edit(token()?, set(&[])).await? };
     session.saved(&Save { base: save.token.unwrap_or(first), ..rotated }).await?;
     is_saved("again, after a rotation", session.save(&save).await?)?;
     session.holds("the count", &[("n", "1")]).await
@@ -570,7 +576,7 @@ async fn a_touch_makes_the_same_checks(bench: &Bench<'_>) -> Outcome {
     session.saved(&Save { wish, ..session.touch(first).await? }).await?;
     is("its wish", session.record().await?.wishes.idle, Some(300_000))?;
     let proof = bench.session()?.id.proof();
-    session.saved(&Save { new_proof: Some(proof), ..session.touch(first).await? }).await?;
+    session.saved(&Save { step: Step::Rotate(proof), ..session.touch(first).await? }).await?;
     is("after a rotation", session.save(&session.touch(first).await?).await?, Saved::Replaced)?;
     is("the version", session.record().await?.tokens.newest(), first)
 }
@@ -747,7 +753,7 @@ async fn a_rotation_replaces_the_proof_in_place(bench: &Bench<'_>) -> Outcome {
     let new = session.id.rotated(&Random::system())?;
     is("the key of the new id", new.key(&"contract".into()), session.key.clone())?;
     bench.advance(20).await;
-    let rotate = Save { new_proof: Some(new.proof()), ..session.merge(first, set(&[("b", "2")])).await? };
+    let rotate = Save { step: Step::Rotate(new.proof()), ..session.merge(first, set(&[("b", "2")])).await? };
     let at = session.saved(&rotate).await?;
     let after = session.record().await?;
     is("the proof", after.proof, new.proof())?;
@@ -756,7 +762,7 @@ async fn a_rotation_replaces_the_proof_in_place(bench: &Bench<'_>) -> Outcome {
     is("the creation", after.created, before.created)?;
     let old = session.merge(first, set(&[("c", "3")])).await?;
     is("the old proof", session.save(&old).await?, Saved::Replaced)?;
-    let again = Save { new_proof: Some(session.id.proof()), ..old.clone() };
+    let again = Save { step: Step::Rotate(session.id.proof()), ..old.clone() };
     is("a second rotation with it", session.save(&again).await?, Saved::Replaced)?;
     session.saved(&Save { proof: new.proof(), ..old }).await?;
     session.holds("the fields", &[("a", "1"), ("b", "2"), ("c", "3")]).await?;
@@ -850,7 +856,7 @@ async fn an_end_leaves_a_tombstone(bench: &Bench<'_>) -> Outcome {
         is("the reason", tombstone.reason, reason)?;
         is("the time", session.now().await?.since(tombstone.at) < Duration::from_secs(5), true)?;
         is("again", session.end(&end).await?, Ended::Already(tombstone))?;
-        let other = End { not_after: session.too_late().await?, expired_by: Some(LONG), ..end };
+        let other = End { not_after: session.too_late().await?, whose: Whose::Expired(LONG), ..end };
         is("again, late", session.end(&other).await?, Ended::Already(tombstone))?;
     }
     Ok(())
@@ -870,7 +876,7 @@ async fn a_late_end_writes_nothing(bench: &Bench<'_>) -> Outcome {
     session.born(&[("a", "1")]).await?;
     let late = End { not_after: session.too_late().await?, ..session.destroy().await? };
     is("the answer", session.end(&late).await?, Ended::Late)?;
-    is("by expiry", session.end(&End { expired_by: Some(LONG), ..late }).await?, Ended::Late)?;
+    is("by expiry", session.end(&End { whose: Whose::Expired(LONG), ..late }).await?, Ended::Late)?;
     session.holds("the fields", &[("a", "1")]).await
 }
 
@@ -878,15 +884,14 @@ async fn an_end_with_a_replaced_proof_ends_nothing(bench: &Bench<'_>) -> Outcome
     let session = bench.session()?;
     let first = session.born(&[("a", "1")]).await?;
     let before = session.destroy().await?;
-    let new_proof = Some(session.id.rotated(&Random::system())?.proof());
-    session.saved(&Save { new_proof, ..session.edit(first, Changes::default()).await? }).await?;
-    is("in time", session.end(&before).await?, Ended::Replaced)?;
+    let new = session.id.rotated(&Random::system())?.proof();
+    session.saved(&Save { step: Step::Rotate(new), ..session.edit(first, Changes::default()).await? }).await?;
+    is("in time", session.end(&before).await?, Ended::Others)?;
     let late = End { not_after: session.too_late().await?, ..before.clone() };
     is("late", session.end(&late).await?, Ended::Late)?;
-    let by_expiry = End { expired_by: Some(LONG), ..before.clone() };
-    is("by expiry", session.end(&by_expiry).await?, Ended::Replaced)?;
     session.holds("the fields", &[("a", "1")]).await?;
-    is("with any proof", session.end(&End { proof: None, ..before.clone() }).await?, Ended::Ended)?;
+    let with_the_new = End { whose: Whose::Nobodys(new), ..before.clone() };
+    is("with the new proof", session.end(&with_the_new).await?, Ended::Ended)?;
     let tombstone = session.tombstone().await?;
     is("after the end", session.end(&before).await?, Ended::Already(tombstone))
 }
@@ -895,7 +900,7 @@ async fn an_end_by_expiry_spares_who_was_renewed(bench: &Bench<'_>) -> Outcome {
     let session = bench.session()?;
     let first = session.born(&[("a", "1")]).await?;
     bench.advance(1000).await;
-    let by = |life, end: End| End { reason: Reason::Expired, expired_by: Some(life), ..end };
+    let by = |life, end: End| End { reason: Reason::Expired, whose: Whose::Expired(life), ..end };
     let end = session.destroy().await?;
     is("alive", session.end(&by(LONG, end.clone())).await?, Ended::Alive)?;
     session.saved(&session.touch(first).await?).await?;

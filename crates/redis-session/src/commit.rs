@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use redis_session_core::{
-    Changes, Create, Created, Error as CoreError, Fields, Found, Kind, Plan, Proof, Reason, Record, Rule, Save, Saved,
-    SessionId, Staged, Time, Token, Tokens, Why, Wish, WishChange, Wishes, Working,
+    Changes, Create, Created, Error as CoreError, Fields, Found, Kind, LogIn, Plan, Reason, Record, ReplacedBy, Rule,
+    Save, Saved, SessionId, Staged, Step, Time, Token, Tokens, Why, Wish, WishChange, Wishes, Working,
 };
 use tracing::Instrument;
 
 use crate::error::Error;
 use crate::events::Event;
 use crate::handle::{Handle, Outgoing, State};
+use crate::listing::{self, Listed};
 use crate::queue::Turn;
 use crate::tries::{Again, Tries, not_after};
 
@@ -42,10 +43,20 @@ pub(crate) fn plan(handle: &Handle, order: Order) -> Result<Plan, Error> {
     Ok(Plan::decide(&state.found, Wish { changed, asked: order.asked, dropped: order.dropped, touch_due }))
 }
 
-fn touch_due(handle: &Handle, state: &State) -> bool {
+pub(crate) fn touch_due(handle: &Handle, state: &State) -> bool {
     let Found::Alive(record) = &state.found else { return false };
+    if brings_a_renewed_proof(state) {
+        return true;
+    }
     let interval = Duration::from_millis(handle.life().touch_of(&record.wishes));
     handle.settings.store.now().is_none_or(|now| now.since(record.seen) >= interval)
+}
+
+/// Whether this request is the first to come with the proof that a timed renewal has handed out.
+fn brings_a_renewed_proof(state: &State) -> bool {
+    let Found::Alive(record) = &state.found else { return false };
+    let unseen = record.previous.is_some_and(|previous| previous.by == ReplacedBy::Renewal);
+    unseen && state.id.as_ref().is_some_and(|id| id.proof() == record.proof)
 }
 
 /// Carries out a plan on the edits as they are. The caller has the turn.
@@ -63,7 +74,7 @@ pub(crate) async fn carry_out_with(
     match plan {
         Plan::Nothing => Ok(()),
         Plan::Create => create(handle, order, stage).instrument(handle.span("create")).await,
-        Plan::Save => save(handle, stage, None).await,
+        Plan::Save => save(handle, stage, Gives::Nothing).await,
         Plan::Touch => touch(handle).instrument(handle.span("touch")).await,
         Plan::Drop(why) => {
             handle.working()?.drop_edits();
@@ -75,48 +86,64 @@ pub(crate) async fn carry_out_with(
 }
 
 async fn create(handle: &Handle, order: Order, stage: &mut Stage<'_>) -> Result<(), Error> {
-    let settings = &handle.settings;
     for _ in 0..NEW_IDS {
         let id = match handle.state().id.clone() {
             // Only where a test takes the rule out.
             Some(presented) if !Rule::UnknownIdsAreNotAdopted.holds() => presented,
-            _ => SessionId::random(&settings.random)?,
+            _ => SessionId::random(&handle.settings.random)?,
         };
-        let key = handle.key(&id);
         let staged = handle.working().and_then(|mut working| stage(&mut working))?;
         // What a closure that changes nothing answered is no reason to begin a session.
         if order.changes && staged.changes.is_empty() {
             return Ok(());
         }
-        let wish = handle.state().wish;
-        let mut create = Create {
-            token: Token::random(&settings.random)?,
-            not_after: not_after(handle, &key).await?,
-            proof: id.proof(),
-            life: handle.life(),
-            wish,
-            fields: staged.fields.clone(),
-        };
-        let mut tries = Tries::begin(handle, true);
-        let at = loop {
-            match settings.store.create(&key, &create).await {
-                Ok(Created::Created { at }) => break Some(at),
-                Ok(Created::Exists) => break None,
-                Ok(Created::Late) => {
-                    tries.late(handle)?;
-                    create.not_after = not_after(handle, &key).await?;
-                }
-                Err(error) => match tries.after(handle, error).await {
-                    Again::SameBytes => {}
-                    Again::Fail(error) => return Err(error),
-                },
-            }
-        };
-        if let Some(at) = at {
-            return created(handle, id, &create, staged, at);
+        if create_at(handle, id, staged, None).await? {
+            return Ok(());
         }
     }
-    Err(Error::new(Kind::Random, "the random generator gives the same ids again and again"))
+    Err(ids_repeat())
+}
+
+pub(crate) fn ids_repeat() -> Error {
+    Error::new(Kind::Random, "the random generator gives the same ids again and again")
+}
+
+/// Creates the session of this id. `false`: there is something already.
+pub(crate) async fn create_at(
+    handle: &Handle,
+    id: SessionId,
+    staged: Staged,
+    login: Option<LogIn>,
+) -> Result<bool, Error> {
+    let (settings, key) = (&handle.settings, handle.key(&id));
+    let wish = handle.state().wish;
+    let mut create = Create {
+        token: Token::random(&settings.random)?,
+        not_after: not_after(handle, &key).await?,
+        proof: id.proof(),
+        life: handle.life(),
+        wish,
+        login,
+        fields: staged.fields.clone(),
+    };
+    let mut tries = Tries::begin(handle, true);
+    loop {
+        match settings.store.create(&key, &create).await {
+            Ok(Created::Created { at }) => {
+                created(handle, id, &create, staged, at)?;
+                return Ok(true);
+            }
+            Ok(Created::Exists) => return Ok(false),
+            Ok(Created::Late) => {
+                tries.late(handle)?;
+                create.not_after = not_after(handle, &key).await?;
+            }
+            Err(error) => match tries.after(handle, error).await {
+                Again::SameBytes => {}
+                Again::Fail(error) => return Err(error),
+            },
+        }
+    }
 }
 
 fn created(handle: &Handle, id: SessionId, create: &Create, staged: Staged, at: Time) -> Result<(), Error> {
@@ -124,13 +151,15 @@ fn created(handle: &Handle, id: SessionId, create: &Create, staged: Staged, at: 
         tokens: Tokens::first(create.token),
         proof: create.proof,
         proved: at,
+        previous: None,
         created: at,
         seen: at,
         wishes: create.wish.apply(Wishes::default(), at),
+        login: create.login.as_ref().map(|login| Box::new(login.at(at))),
         fields: Fields::default(),
     };
     let mut state = handle.state();
-    state.id = Some(id);
+    (state.id, state.signed_by) = (Some(id), None);
     state.stand_on(Some(create.token));
     state.found = Found::Alive(Box::new(record));
     state.wish = WishChange::default();
@@ -144,21 +173,68 @@ fn created(handle: &Handle, id: SessionId, create: &Create, staged: Staged, at: 
 /// Renews the idle timeout, and writes nothing else.
 async fn touch(handle: &Handle) -> Result<(), Error> {
     let nothing = Staged { changes: Changes::default(), merges: true, fields: Fields::default() };
-    write(handle, None, &mut |_| Ok(nothing.clone()), None).await
+    if let Listed::Gone(found) = listing::keep(handle, listing::Need::Renewal).await? {
+        return dead(handle, false, found);
+    }
+    let wrote = write(handle, None, &mut |_| Ok(nothing.clone()), Gives::Nothing, true).await?;
+    settle(handle, false, wrote)
 }
 
-/// Saves the edits, and gives the session a new proof where one is asked for.
-pub(crate) async fn save(handle: &Handle, stage: &mut Stage<'_>, new_id: Option<SessionId>) -> Result<(), Error> {
+/// What a save gives the session beside its edits.
+pub(crate) enum Gives {
+    Nothing,
+    /// A new proof.
+    Rotation(SessionId),
+    /// A new proof, and a user.
+    LogIn(SessionId, LogIn),
+}
+
+impl Gives {
+    fn id(&self) -> Option<&SessionId> {
+        match self {
+            Self::Nothing => None,
+            Self::Rotation(id) | Self::LogIn(id, _) => Some(id),
+        }
+    }
+}
+
+/// Saves the edits, and what else is given.
+pub(crate) async fn save(handle: &Handle, stage: &mut Stage<'_>, gives: Gives) -> Result<(), Error> {
+    let renews = match listing::keep(handle, listing::Need::WhereDue).await? {
+        Listed::Renewed => true,
+        Listed::AsItWas => false,
+        Listed::Gone(found) => return dead(handle, true, found),
+    };
     let token = Token::random(&handle.settings.random)?;
-    write(handle, Some(token), stage, new_id).instrument(handle.span("save")).await
+    let wrote = write(handle, Some(token), stage, gives, renews).instrument(handle.span("save")).await?;
+    settle(handle, true, wrote)
 }
 
-async fn write(
+/// How a write ended that is neither an error nor a try that is still to be made.
+pub(crate) enum Wrote {
+    Done,
+    /// Nothing was written, since the session is no more what this request has loaded.
+    Dead(Found),
+    /// Nothing was written, since the same user was logged in with this proof a moment ago.
+    LoggedInAlready,
+}
+
+fn settle(handle: &Handle, edits: bool, wrote: Wrote) -> Result<(), Error> {
+    match wrote {
+        Wrote::Done => Ok(()),
+        Wrote::Dead(found) => dead(handle, edits, found),
+        Wrote::LoggedInAlready => unreachable!("only a login is answered so, and it does not come here"),
+    }
+}
+
+/// Saves by one atomic step, again where the session moved or a reply was lost.
+pub(crate) async fn write(
     handle: &Handle,
     token: Option<Token>,
     stage: &mut Stage<'_>,
-    new_id: Option<SessionId>,
-) -> Result<(), Error> {
+    gives: Gives,
+    renews: bool,
+) -> Result<Wrote, Error> {
     let settings = &handle.settings;
     let Some(id) = handle.state().id.clone() else { return Err(Error::gone()) };
     let key = handle.key(&id);
@@ -176,28 +252,31 @@ async fn write(
     }
     let not_after = not_after(handle, &key).await?;
     let mut staged = handle.working().and_then(|mut working| stage(&mut working))?;
-    let mut save = request(handle, &id, token, &staged, new_id.as_ref().map(SessionId::proof), not_after)?;
+    let mut save = request(handle, &id, token, &staged, step(handle, &gives), not_after)?;
+    save.renews = renews;
     loop {
         tries.sent += 1;
         match settings.store.save(&key, &save).await {
             Ok(Saved::Saved { before, at }) => {
-                let known = saved(handle, &save, new_id, before, at);
+                let known = saved(handle, &save, gives.id().cloned(), before, at);
                 if save.token.is_none() {
                     handle.tell(Event::Touched);
-                    return Ok(());
+                    return Ok(Wrote::Done);
                 }
                 handle.tell(Event::Saved { tries: tries.sent });
                 if let (true, Some(turn)) = (known, turn) {
                     turn.leave(|| as_it_is_now(handle, staged.fields.clone()));
                 }
-                return Ok(handle.working()?.saved(staged)?);
+                handle.working()?.saved(staged)?;
+                return Ok(Wrote::Done);
             }
             // It lived when it was read, so whatever became of it did lately.
-            Ok(Saved::Gone) => return dead(handle, &save, Found::Ended { reason: Reason::Expired, lately: true }),
+            Ok(Saved::Gone) => return Ok(Wrote::Dead(Found::Ended { reason: Reason::Expired, lately: true })),
             Ok(Saved::Ended(tombstone)) => {
-                return dead(handle, &save, Found::Ended { reason: tombstone.reason, lately: true });
+                return Ok(Wrote::Dead(Found::Ended { reason: tombstone.reason, lately: true }));
             }
-            Ok(Saved::Replaced) => return dead(handle, &save, Found::Replaced { lately: true }),
+            Ok(Saved::Replaced) => return Ok(Wrote::Dead(Found::Replaced { lately: true, by: None })),
+            Ok(Saved::LoggedInAlready) => return Ok(Wrote::LoggedInAlready),
             Ok(Saved::Late) => {
                 tries.late(handle)?;
                 save.not_after = self::not_after(handle, &key).await?;
@@ -217,8 +296,7 @@ async fn write(
                 move_to(handle, *record)?;
                 staged = handle.working().and_then(|mut working| stage(&mut working))?;
                 let token = Token::random(&settings.random)?;
-                save = request(handle, &id, Some(token), &staged, save.new_proof, not_after)?;
-                save.earlier = earlier;
+                save = Save { earlier, renews, ..request(handle, &id, Some(token), &staged, save.step, not_after)? };
             }
             // A first copy that is held somewhere may yet run, on a version that does not refuse it.
             Ok(Saved::Refused(_) | Saved::TooLarge) if tries.unknown => return Err(tries.doubt(handle, None)),
@@ -238,12 +316,22 @@ async fn write(
     }
 }
 
+/// What becomes of the proof.
+fn step(handle: &Handle, gives: &Gives) -> Step {
+    match gives {
+        Gives::Nothing if brings_a_renewed_proof(&handle.state()) => Step::Seen,
+        Gives::Nothing => Step::Keep,
+        Gives::Rotation(id) => Step::Rotate(id.proof()),
+        Gives::LogIn(id, login) => Step::LogIn(id.proof(), login.clone()),
+    }
+}
+
 fn request(
     handle: &Handle,
     id: &SessionId,
     token: Option<Token>,
     staged: &Staged,
-    new_proof: Option<Proof>,
+    step: Step,
     not_after: Time,
 ) -> Result<Save, Error> {
     let state = handle.state();
@@ -255,7 +343,8 @@ fn request(
         base: state.base.ok_or_else(Error::gone)?,
         merges: staged.merges,
         changes: staged.changes.clone(),
-        new_proof,
+        step,
+        renews: true,
         wish: state.wish,
         life: handle.life(),
         limit: handle.settings.size_limit,
@@ -276,11 +365,11 @@ fn move_to(handle: &Handle, mut record: Record) -> Result<(), Error> {
 fn saved(handle: &Handle, save: &Save, new_id: Option<SessionId>, before: Option<Token>, at: Time) -> bool {
     let mut state = handle.state();
     if let Found::Alive(record) = &mut state.found {
-        record.seen = at;
-        record.wishes = save.wish.apply(record.wishes, at);
-        if let Some(proof) = save.new_proof {
-            (record.proof, record.proved) = (proof, at);
+        if save.renews {
+            record.seen = at;
         }
+        record.wishes = save.wish.apply(record.wishes, at);
+        save.step.take(record, save.proof, at);
         if let Some(token) = save.token {
             record.tokens.push(token);
         }
@@ -289,7 +378,7 @@ fn saved(handle: &Handle, save: &Save, new_id: Option<SessionId>, before: Option
         state.wish = WishChange::default();
     }
     if let Some(id) = new_id {
-        state.id = Some(id);
+        (state.id, state.signed_by) = (Some(id), None);
         state.outgoing = Outgoing::Give;
     }
     let known = before == state.base || !Rule::UnseenVersionsAreNoBase.holds();
@@ -312,9 +401,9 @@ fn as_it_is_now(handle: &Handle, fields: Fields) -> Record {
 }
 
 /// The session is no more: nothing was written, and no cookie of any kind is sent.
-fn dead(handle: &Handle, save: &Save, found: Found) -> Result<(), Error> {
+fn dead(handle: &Handle, edits: bool, found: Found) -> Result<(), Error> {
     bury(handle, found)?;
-    if save.token.is_some() {
+    if edits {
         handle.tell(Event::Dropped(Why::Dead));
     }
     Err(Error::gone())
@@ -343,12 +432,12 @@ pub(crate) async fn rotate(handle: &Handle) -> Result<(), Error> {
         match (&state.found, &state.id) {
             (Found::Alive(_), Some(id)) if !Rule::RotationsTakeANewProof.holds() => id.clone(),
             (Found::Alive(_), Some(id)) => id.rotated(&handle.settings.random)?,
-            (Found::Ended { lately: true, .. } | Found::Replaced { lately: true }, _) => return Err(Error::gone()),
+            (Found::Ended { lately: true, .. } | Found::Replaced { lately: true, .. }, _) => return Err(Error::gone()),
             // There is nothing to take over: a session that begins later has a new id anyway.
             _ => return Ok(()),
         }
     };
-    save(handle, &mut |working| Ok(working.stage()), Some(id)).await?;
+    save(handle, &mut |working| Ok(working.stage()), Gives::Rotation(id)).await?;
     handle.tell(Event::Rotated);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis_session_core::{End, Ended, Error as CoreError, Fields, Found, Reason, Rule, SessionId, Time, WishChange};
+use redis_session_core::{Ended, Fields, Found, Reason, Rule, SessionId, SessionKey, User, Whose, WishChange};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -11,28 +11,29 @@ use crate::commit::bury;
 use crate::error::Error;
 use crate::events::Event;
 use crate::handle::{Handle, Outgoing};
-use crate::tries::{Again, Tries};
+use crate::layer::Settings;
+use crate::listing;
 
-/// Ends the session, whatever this request has done with it.
-pub(crate) async fn destroy(handle: &Arc<Handle>) -> Result<(), Error> {
-    let (id, outgoing) = {
+/// Ends the session for this reason, whatever this request has done with it.
+pub(crate) async fn end(handle: &Arc<Handle>, reason: Reason) -> Result<(), Error> {
+    let (going, outgoing) = {
         let state = handle.state();
         let removal = if state.presented { Outgoing::Remove } else { Outgoing::Nothing };
         match (&state.found, &state.id) {
-            (Found::Alive(_), Some(id)) => (Some(id.clone()), Outgoing::Remove),
+            (Found::Alive(record), Some(id)) => (Some((id.clone(), record.user().cloned())), Outgoing::Remove),
             // Its cookie may be the one of a newer login.
             (Found::Replaced { .. }, _) if Rule::ReplacedEndsNothing.holds() => return Err(Error::gone()),
             _ => (None, removal),
         }
     };
-    let ended = match id {
-        Some(id) => end(handle, id).instrument(handle.span("end")).await,
+    let ended = match going {
+        Some((id, user)) => end_at_once(handle, Going::new(handle, &id, user.as_ref(), reason)).await,
         None => Ok(()),
     };
     if let Err(error) = &ended
         && error.is_gone()
     {
-        bury(handle, Found::Replaced { lately: true })?;
+        bury(handle, Found::Replaced { lately: true, by: None })?;
         return ended;
     }
     handle.working()?.reset(Fields::default());
@@ -42,58 +43,79 @@ pub(crate) async fn destroy(handle: &Arc<Handle>) -> Result<(), Error> {
     state.wish = WishChange::default();
     // What became of earlier writes matters no more.
     state.doubt = None;
-    state.ended_here = Some(Reason::Destroyed);
+    state.ended_here = Some(reason);
     // Also where the store failed: what can be done for the visitor is done.
     state.outgoing = outgoing;
     drop(state);
     ended
 }
 
-async fn end(handle: &Arc<Handle>, id: SessionId) -> Result<(), Error> {
-    let mut tries = Tries::begin(handle, false);
-    loop {
-        let error = match end_once(handle, &id).await {
-            Ok(Ended::Late) => match tries.new_time() {
-                Ok(()) => continue,
-                Err(error) => error,
-            },
-            Ok(Ended::Replaced) => return Err(Error::gone()),
-            Ok(_) => {
-                handle.tell(Event::Destroyed);
-                return Ok(());
-            }
-            Err(error) => match tries.after(handle, error).await {
-                Again::SameBytes => continue,
-                Again::Fail(error) => error,
-            },
-        };
-        tokio::spawn(go_on_ending(handle.clone(), id));
-        return Err(error);
+/// A session that is to be ended.
+#[derive(Clone)]
+struct Going {
+    key: SessionKey,
+    whose: Whose,
+    user: Option<User>,
+    reason: Reason,
+}
+
+impl Going {
+    fn new(handle: &Handle, id: &SessionId, user: Option<&User>, reason: Reason) -> Self {
+        // Of nobody's session, who loaded it before a login must not end the login: an attacker may have planted the
+        // cookie of before.
+        let whose = user.map_or_else(|| Whose::Nobodys(id.proof()), |user| Whose::Users(user.clone()));
+        Self { key: handle.key(id), whose, user: user.cloned(), reason }
+    }
+
+    fn event(&self) -> Event {
+        match self.reason {
+            Reason::LoggedOut => Event::LoggedOut,
+            Reason::Destroyed => Event::Destroyed,
+            reason => Event::Revoked(reason),
+        }
+    }
+
+    /// The session first, then its entry.
+    async fn end_once(&self, settings: &Settings) -> Result<Ended, Error> {
+        let ended = listing::end(settings, &self.key, self.reason, self.whose.clone()).await?;
+        if let Some(user) = self.user.as_ref().filter(|_| ended != Ended::Nobodys) {
+            listing::leave(settings, user, &[self.key.handle()]).await?;
+        }
+        Ok(ended)
     }
 }
 
-async fn end_once(handle: &Handle, id: &SessionId) -> Result<Ended, CoreError> {
-    let store = &handle.settings.store;
-    // An end may run whenever it arrives within a tombstone's life: nothing can be undone by it.
-    let not_after = store.now().map_or(Time::MAX, |now| now + store.deadline());
-    // Who loaded the session before a login, and ends it after, must not end the login: an attacker may have planted
-    // the cookie of before.
-    let end = End { not_after, reason: Reason::Destroyed, proof: Some(id.proof()), expired_by: None };
-    store.end(&handle.key(id), &end).await
+async fn end_at_once(handle: &Arc<Handle>, going: Going) -> Result<(), Error> {
+    match going.end_once(&handle.settings).instrument(handle.span("end")).await {
+        Ok(Ended::Others | Ended::Nobodys) => Err(Error::gone()),
+        Ok(_) => {
+            handle.tell(going.event());
+            Ok(())
+        }
+        Err(error) => {
+            tokio::spawn(go_on(handle.clone(), going));
+            Err(error)
+        }
+    }
+}
+
+/// Ends a session without anybody waiting for it.
+pub(crate) fn go_on_in_background(handle: &Arc<Handle>, id: &SessionId, user: Option<&User>, reason: Reason) {
+    tokio::spawn(go_on(handle.clone(), Going::new(handle, id, user, reason)));
 }
 
 /// A logout that failed is tried again, in growing intervals, for this long.
 pub(crate) const ENDS_ARE_TRIED_FOR: Duration = Duration::from_secs(30);
 
-async fn go_on_ending(handle: Arc<Handle>, id: SessionId) {
+async fn go_on(handle: Arc<Handle>, going: Going) {
     let (until, mut pause) = (Instant::now() + ENDS_ARE_TRIED_FOR, Duration::from_millis(100));
     while Instant::now() < until {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
-        match end_once(&handle, &id).await {
-            Ok(Ended::Late) | Err(_) => {}
-            Ok(Ended::Replaced) => return,
-            Ok(_) => return handle.tell(Event::Destroyed),
+        match going.end_once(&handle.settings).await {
+            Err(_) => {}
+            Ok(Ended::Others | Ended::Nobodys) => return,
+            Ok(_) => return handle.tell(going.event()),
         }
     }
     tracing::error!(target: "redis_session", realm = &*handle.settings.realm, "a session could not be ended");

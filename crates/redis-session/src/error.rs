@@ -33,7 +33,7 @@ use redis_session_core::Kind;
 /// | error | status |
 /// | --- | --- |
 /// | `is_unavailable`, `is_outcome_unknown`, `is_contended` | 503, with `Retry-After: 1` |
-/// | `is_gone` | 409 |
+/// | `is_gone`, `is_login_refused` | 409 |
 /// | `is_too_large` | 413 |
 /// | all others | 500 |
 #[derive(Clone)]
@@ -56,7 +56,7 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self.kind() {
             Kind::Unavailable | Kind::OutcomeUnknown | Kind::Contended => StatusCode::SERVICE_UNAVAILABLE,
-            Kind::Gone => StatusCode::CONFLICT,
+            Kind::Gone | Kind::LoginRefused => StatusCode::CONFLICT,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -1,6 +1,6 @@
 //! What happens to sessions, told to the log and to an observer of the application's. Fixed words only: no ids, no data.
 
-use redis_session_core::{Kind, Why};
+use redis_session_core::{Kind, Reason, Why};
 
 /// Something that happened to a session.
 ///
@@ -22,6 +22,14 @@ pub enum Event {
     Rotated,
     /// A session is remembered beyond its timeouts, or no longer.
     Remembered,
+    /// A user was logged in.
+    LoggedIn,
+    /// A login was refused, since its user's sessions were ended meanwhile.
+    LoginRefused,
+    /// A user logged out.
+    LoggedOut,
+    /// The session of a user was ended from elsewhere, or for the sake of another one.
+    Revoked(Reason),
     /// The application ended a session.
     Destroyed,
     /// A session was found past its deadline.
@@ -94,6 +102,10 @@ impl Event {
             Self::Touched => "touched",
             Self::Rotated => "rotated",
             Self::Remembered => "remembered",
+            Self::LoggedIn => "logged in",
+            Self::LoginRefused => "login refused",
+            Self::LoggedOut => "logged out",
+            Self::Revoked(_) => "revoked",
             Self::Destroyed => "destroyed",
             Self::Expired => "expired",
             Self::Refused(_) => "refused",
@@ -106,6 +118,7 @@ impl Event {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.as_str(),
+            Self::Revoked(reason) => reason.as_str(),
             Self::Dropped(Why::Failed) => "the response says that the request failed",
             Self::Dropped(Why::Dead) => "the session ended or its id was replaced",
             Self::StoreFailed(kind) => match kind {

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis_session_core::{
-    End, Ended, Error as CoreError, Found, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token, Why,
-    WishChange, Working, look_at,
+    End, Ended, Error as CoreError, Found, Index, KeyId, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token,
+    Whose, Why, WishChange, Working, look_at,
 };
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, TryLockError};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use crate::error::Error;
-use crate::events::{Event, Refusal, log_failure};
+use crate::events::{Event, Refusal};
 use crate::layer::Settings;
 use crate::scan::{CookieLines, scan};
 
@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(crate) found: Found,
     /// The id that the request came with, or was given since. `None`: neither.
     pub(crate) id: Option<SessionId>,
+    /// The key that signed this id. `None`: it is new, and the current key will sign it.
+    pub(crate) signed_by: Option<KeyId>,
     /// The version that the working copy's base shows. `None`: there is no record.
     pub(crate) base: Option<Token>,
     /// The newest version that is known to have been there: the base, or this request's own merge on a version that it
@@ -124,6 +126,7 @@ impl Handle {
             loaded: Loaded::NotYet,
             found: Found::Absent,
             id: None,
+            signed_by: None,
             base: None,
             latest: None,
             wish: WishChange::default(),
@@ -188,6 +191,19 @@ impl Handle {
         id.key(&self.settings.realm)
     }
 
+    /// The index of users' sessions.
+    ///
+    /// # Errors
+    /// `is_config`: this store has none.
+    pub(crate) fn index(&self) -> Result<&dyn Index, Error> {
+        self.settings.index()
+    }
+
+    /// How long ago the request arrived.
+    pub(crate) fn waited(&self) -> Duration {
+        self.arrived.elapsed()
+    }
+
     pub(crate) fn life(&self) -> Life {
         self.settings.expiry.life()
     }
@@ -227,7 +243,7 @@ impl Handle {
         };
         let mut state = self.state();
         state.presented = scanned.presented;
-        state.id = scanned.id;
+        (state.id, state.signed_by) = (scanned.id, scanned.signed_by);
         drop(state);
         self.take_in(found)
     }
@@ -268,10 +284,10 @@ impl Handle {
     }
 
     /// What the store has for an id.
-    async fn look_up(&self, id: &SessionId) -> Result<Found, Error> {
+    pub(crate) async fn look_up(&self, id: &SessionId) -> Result<Found, Error> {
         let (key, store) = (self.key(id), &self.settings.store);
         let stored = store.load(&key).await.map_err(|error| self.store_failed(error))?;
-        let found = look_at(stored, id.proof(), &self.life(), store.now(), self.arrived.elapsed());
+        let found = look_at(stored, id.proof(), &self.life(), store.now(), self.waited());
         if matches!(found, Found::Expired) {
             self.end_expired(&key).await;
         }
@@ -287,7 +303,7 @@ impl Handle {
     /// A record past its deadline is still there: its time to live was taken away, or the policy became stricter.
     async fn end_expired(&self, key: &SessionKey) {
         let not_after = self.settings.store.now().unwrap_or(Time::MAX) + self.settings.store.deadline();
-        let end = End { not_after, reason: Reason::Expired, proof: None, expired_by: Some(self.life()) };
+        let end = End { not_after, reason: Reason::Expired, whose: Whose::Expired(self.life()) };
         match self.settings.store.end(key, &end).await {
             // Not past its deadline: it is from the future, and refused until the store's clock has caught up.
             Ok(Ended::Alive) => self.tell(Event::StoreFailed(Kind::Corrupt)),
@@ -297,7 +313,7 @@ impl Handle {
         }
     }
 
-    fn take_in(&self, mut found: Result<Found, Error>) -> Result<(), Error> {
+    pub(crate) fn take_in(&self, mut found: Result<Found, Error>) -> Result<(), Error> {
         // The working copy has the fields; the record that is kept has the rest.
         let fields = match &mut found {
             Ok(Found::Alive(record)) => std::mem::take(&mut record.fields),
@@ -327,9 +343,7 @@ impl Handle {
 
     /// Tells of an error of the store, and makes it ours.
     pub(crate) fn store_failed(&self, error: CoreError) -> Error {
-        log_failure(&error, &self.settings.realm);
-        self.tell(Event::StoreFailed(error.kind()));
-        error.into()
+        self.settings.store_failed(error)
     }
 
     /// A span around what waits for the store.

@@ -2,17 +2,18 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use http::StatusCode;
-use redis_session_core::{Expiry, KeyRing, Kind, Random, Signer, Store};
+use redis_session_core::{Expiry, Index, KeyRing, Kind, Random, Signer, Store};
 use redis_session_store::{RedisStore, fred};
 use tower_layer::Layer;
 
 use crate::cookie::Cookie;
 use crate::error::Error;
-use crate::events::{Event, Observer, log};
+use crate::events::{Event, Observer, log, log_failure};
 use crate::queue::Queue;
 use crate::service::RedisSession;
 
@@ -81,6 +82,8 @@ pub(crate) struct Settings {
     pub(crate) realm: Arc<str>,
     pub(crate) expiry: Expiry,
     pub(crate) size_limit: usize,
+    /// The most sessions that a user may have. `None`: any number.
+    pub(crate) cap: Option<usize>,
     pub(crate) renew: Renew,
     pub(crate) save_on: SaveOn,
     pub(crate) if_not_saved: IfNotSaved,
@@ -154,6 +157,7 @@ impl RedisSessionLayer {
             realm: realm.into(),
             expiry: Expiry::default(),
             size_limit: 64 * 1024,
+            cap: None,
             renew: Renew::default(),
             save_on: SaveOn::default(),
             if_not_saved: IfNotSaved::default(),
@@ -186,6 +190,15 @@ impl<L> RedisSessionLayer<L> {
     /// loads them all. An edit beyond it is an error to the handler, and nothing is changed.
     pub fn size_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.size_limit = bytes)
+    }
+
+    /// The most sessions that a user may have at a time. Default: any number. With one more login the session goes that
+    /// would expire first, which is mostly the one that was idle for longest; its visitor's next request is told so by
+    /// [`status`](crate::Session::status).
+    ///
+    /// Logins in parallel do not get around it. The newest always wins.
+    pub fn sessions_per_user(self, most: NonZeroUsize) -> Self {
+        self.with(|settings| settings.cap = Some(most.get()))
     }
 
     /// Which requests renew the idle timeout. Default: those that ask for their session.
@@ -249,6 +262,13 @@ impl Settings {
         Ok(())
     }
 
+    /// The index of users' sessions.
+    pub(crate) fn index(&self) -> Result<&dyn Index, Error> {
+        let none =
+            || Error::new(Kind::Config, "this store has no index of users' sessions, so nobody can be logged in");
+        self.store.index().ok_or_else(none)
+    }
+
     /// Whether a response of this status drops the edits of its request.
     pub(crate) fn drops_edits(&self, status: StatusCode) -> bool {
         match self.save_on {
@@ -256,6 +276,13 @@ impl Settings {
             SaveOn::Success => status.is_server_error() || status.is_client_error(),
             SaveOn::Always => false,
         }
+    }
+
+    /// Tells of an error of the store, and makes it ours.
+    pub(crate) fn store_failed(&self, error: redis_session_core::Error) -> Error {
+        log_failure(&error, &self.realm);
+        self.tell(Event::StoreFailed(error.kind()));
+        error.into()
     }
 
     /// Tells the log and the observers. One that panics stops neither the others nor the request.

@@ -67,18 +67,26 @@ mod finish;
 mod handle;
 mod headers;
 mod layer;
+mod listing;
+mod log_in;
+mod people;
 mod queue;
 mod scan;
 mod service;
 mod session;
+mod sessions;
 mod tries;
 
-pub use redis_session_core::{Clock, Expiry, KeyRing, Kind, MemoryStore, Reason, State, Store, Why};
+pub use redis_session_core::{
+    Clock, Expiry, KeyRing, Kind, Level, MemoryStore, Reason, SessionHandle, State, Store, Why,
+};
 pub use redis_session_store::{RedisStore, RedisStoreOptions, fred};
 
 pub use crate::cookie::{Cookie, SameSite};
 pub use crate::error::Error;
 pub use crate::events::{Event, Observer, Refusal};
 pub use crate::layer::{IfNotSaved, Main, RedisSessionLayer, Renew, SaveOn};
+pub use crate::people::LoggingIn;
 pub use crate::service::{RedisSession, ResponseFuture};
 pub use crate::session::{Session, Status, Untyped};
+pub use crate::sessions::{Exported, Listing, Progress, Sessions};

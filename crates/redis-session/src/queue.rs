@@ -98,9 +98,11 @@ mod tests {
             tokens: Tokens::first(Token::random(&random).unwrap()),
             proof: SessionId::random(&random).unwrap().proof(),
             proved: Time::default(),
+            previous: None,
             created: Time::default(),
             seen: Time::default(),
             wishes: Default::default(),
+            login: None,
             fields: Default::default(),
         }
     }

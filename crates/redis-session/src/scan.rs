@@ -4,7 +4,7 @@
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
-use redis_session_core::{SessionId, Signer, Unverified};
+use redis_session_core::{KeyId, SessionId, Signer, Unverified};
 
 use crate::events::Refusal;
 
@@ -40,6 +40,8 @@ impl CookieLines {
 pub(crate) struct Scanned {
     /// The id, if exactly one was signed by us.
     pub(crate) id: Option<SessionId>,
+    /// The key that signed it. `None` where there is no id.
+    pub(crate) signed_by: Option<KeyId>,
     /// Whether a cookie of our name came at all.
     pub(crate) presented: bool,
     /// Why there is no id although a cookie of our name came; or what else was wrong.
@@ -48,7 +50,7 @@ pub(crate) struct Scanned {
 
 impl Scanned {
     fn refused(refusal: Refusal) -> Self {
-        Self { id: None, presented: true, refusal: Some(refusal) }
+        Self { presented: true, refusal: Some(refusal), ..Self::default() }
     }
 }
 
@@ -72,9 +74,9 @@ pub(crate) fn scan(lines: &CookieLines, name: &str, signer: &Signer) -> Scanned 
         }
     }
     for value in &found[..count] {
-        match signer.verify(value) {
+        match signer.verify_and_name_key(value) {
             Ok(_) if scanned.id.is_some() => return Scanned::refused(Refusal::SeveralIds),
-            Ok(id) => scanned.id = Some(id),
+            Ok((id, key)) => (scanned.id, scanned.signed_by) = (Some(id), Some(key)),
             Err(unverified) => scanned.refusal = worst(scanned.refusal, unverified.into()),
         }
     }

@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::Extensions;
-use redis_session_core::{Edit, Found, KeyRing, Kind, MemoryStore, Plan, Reason, State, View, Wishes, Working};
+use redis_session_core::{
+    Edit, Found, KeyRing, Kind, MemoryStore, Plan, Reason, SessionHandle, State, View, Wishes, Working,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -227,6 +229,15 @@ impl<L> Session<Untyped, L> {
         }
     }
 
+    /// This session in the list of its user's sessions. `None`: there is no session.
+    pub fn handle(&self) -> Option<SessionHandle> {
+        let state = self.handle.state();
+        match (&state.found, &state.id) {
+            (Found::Alive(_), Some(id)) => Some(self.handle.key(id).handle()),
+            _ => None,
+        }
+    }
+
     /// When the session ends if nothing more comes from its visitor, by the store's clock. `None`: there is none.
     pub fn expires_at(&self) -> Option<SystemTime> {
         let state = self.handle.state();
@@ -295,7 +306,7 @@ impl<L> Session<Untyped, L> {
         let handle = self.handle.clone();
         Finish::new(async move {
             let _turn = handle.turn().await;
-            ending::destroy(&handle).await
+            ending::end(&handle, Reason::Destroyed).await
         })
         .await
     }
@@ -478,7 +489,7 @@ async fn commit_now(handle: &Handle, order: Order, stage: &mut Stage<'_>) -> Res
 }
 
 /// What needs a cookie cannot be had after the response.
-fn refuse_if_left(handle: &Handle) -> Result<(), Error> {
+pub(crate) fn refuse_if_left(handle: &Handle) -> Result<(), Error> {
     if handle.state().left { Err(Error::committed()) } else { Ok(()) }
 }
 

@@ -1,16 +1,24 @@
 -- Put a tombstone in the place of a record for a minute: why and when it ended, no data.
 -- KEYS   1 session
--- ARGV   1 words: not_after, reason, proof or "-" whatever it is, then idle, absolute and touch: only if past its
---          deadline by these, or "-" each in any case
--- Reply  {key, "gone" | "replaced" | "alive" | "ended" | "corrupt"} | {key, "tombstone", reason and time}
+-- ARGV   1 words: not_after, reason, "mark" to leave one also where there is nothing, whose: "nobody" and the proof,
+--          "user" and "-", "arrived" and before when, "expired" and "-"; then, for "expired", idle, absolute and touch
+--        2 the user
+-- Reply  {key, "gone" | "nobodys" | "others" | "alive" | "ended" | "corrupt"} | {key, "tombstone", reason and time}
 --        | {key, "late", now}
-local not_after, reason, proof, idle, absolute, touch = words(6)
+local not_after, reason, mark, whose, by, idle, absolute, touch = words(8)
 local record, instead = find()
-if not record then return instead end
+local is_absent = instead[2] == 'gone'
+if not record and not is_absent then return instead end
+if is_absent and mark ~= 'mark' then return instead end
 if now > tonumber(not_after) then return {key, 'late', now} end
-if proof ~= '-' and proof ~= record.proof then return {key, 'replaced'} end
-if idle ~= '-' and deadline(record, idle, absolute, touch) > now then return {key, 'alive'} end
+if record then
+  if whose == 'nobody' and (record.user or record.proof ~= by) then return {key, 'others'} end
+  if (whose == 'user' or whose == 'arrived') and not record.user then return {key, 'nobodys'} end
+  if whose == 'user' and record.user ~= ARGV[2] then return {key, 'others'} end
+  if whose == 'arrived' and tonumber(record.arrived) >= tonumber(by) then return {key, 'others'} end
+  if whose == 'expired' and deadline(record, idle, absolute, touch) > now then return {key, 'alive'} end
+end
 call('DEL', key)
 call('HSET', key, '@ended', reason .. ' ' .. digits(now))
 call('PEXPIRE', key, 60000)
-return {key, 'ended'}
+return {key, is_absent and 'gone' or 'ended'}

@@ -1,31 +1,28 @@
--- What the scripts share, put before each of them: the clock, the words of ARGV[1] (each with a space after it), the
--- packed field "@", the deadline. "@" is `1 <tag> <proof> <tokens> <created> <seen> <proved> <idle> <remembered>`:
--- times in ms, seen and proved counted from created. "-" is what is not there. Nothing is written by this part.
-local key, call = KEYS[1], redis.call
-local clock = call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-
-local function words(count) return string.match(ARGV[1], string.rep('(%S+) ', count)) end
-
-local function digits(number) -- up to what the Rust side takes: 2^53 - 1
-  return number and string.format('%.0f', math.max(0, math.min(number, 9007199254740991))) or '-'
-end
-
+-- What the scripts of sessions share, put before each of them: the packed field "@", who is logged in, the deadline.
+-- "@" is `1 <tag> <proof> <tokens> <created> <seen> <proved> <idle> <remembered> <previous>`: times in ms, seen and
+-- proved counted from created, "-" for what is not there; `<previous>` is a letter ("r" or "s": the proof before a
+-- renewal, not seen yet or seen; "l": before a login), a proof and a time. "@user" is `<at> <arrived> <level> <user>`.
 local function parse(meta) -- nil: not a record of this key
-  local tag, proof, tokens, created, seen, proved, idle, remembered =
-    string.match(meta, '^1 (%S+) (%S+) (%S+) (%d+) (%d+) (%d+) ([%d-]+) ([%d-]+)$')
-  if tag ~= string.sub(key, -22, -17) then return nil end
+  local tag, proof, tokens, created, seen, proved, idle, remembered, previous =
+    string.match(meta, '^1 (%S+) (%S+) (%S+) (%d+) (%d+) (%d+) ([%d-]+) ([%d-]+) (%S+)$')
+  if not tag or tag ~= string.sub(key, -22, -17) then return nil end
+  local by, before, replaced = string.match(previous, '^([rsl])(......................)(%d+)$')
+  if not by and previous ~= '-' then return nil end
   return {
     proof = proof, tokens = tokens, created = tonumber(created), seen = created + seen, proved = created + proved,
-    idle = tonumber(idle), remembered = tonumber(remembered),
+    idle = tonumber(idle), remembered = tonumber(remembered), by = by, previous = before,
+    replaced = replaced and created + replaced,
   }
 end
 
 local function find() -- the record, or else the reply that says what is there instead
-  local meta, ended = unpack(call('HMGET', key, '@', '@ended'))
+  local meta, ended, login = unpack(call('HMGET', key, '@', '@ended', '@user'))
   if ended then return nil, {key, 'tombstone', ended} end
   if not meta then return nil, {key, call('EXISTS', key) == 1 and 'corrupt' or 'gone'} end
-  return parse(meta), {key, 'corrupt'}
+  local record = parse(meta)
+  if not record or not login then return record, {key, 'corrupt'} end
+  record.arrived, record.user = string.match(login, '^%d+ (%d+) %d+ (.+)$')
+  return record.user and record, {key, 'corrupt'}
 end
 
 local function deadline(record, idle, absolute, touch)
@@ -40,20 +37,23 @@ local function place(tokens, token) -- where among the last four
   end
 end
 
-local function reserved(name) return string.sub(name, 1, 1) == '@' end
-
 local function each(command, list, from, to) -- in parts, since Lua's stack holds 8,000
   for at = from, to, 4000 do call(command, key, unpack(list, at, math.min(at + 3999, to))) end
 end
 
 local function write(record, sets, idle, absolute, touch) -- the values from ARGV[sets] on, our own field, the TTL
-  local created = record.created
-  local seen, proved = digits(record.seen - created), digits(record.proved - created)
+  local created, previous = record.created, '-'
+  if record.replaced then previous = record.by .. record.previous .. digits(record.replaced - created) end
   local meta = table.concat({
-    '1', string.sub(key, -22, -17), record.proof, record.tokens, digits(created), seen, proved, digits(record.idle),
-    digits(record.remembered),
+    '1', string.sub(key, -22, -17), record.proof, record.tokens, digits(created), digits(record.seen - created),
+    digits(record.proved - created), digits(record.idle), digits(record.remembered), previous,
   }, ' ')
   call('HSET', key, '@', meta, unpack(ARGV, sets, math.min(sets + 3999, #ARGV)))
   each('HSET', ARGV, sets + 4000, #ARGV)
   call('PEXPIREAT', key, digits(deadline(record, idle, absolute, touch)))
+end
+
+local function log_in(level, waited, user, label) -- an empty label is none
+  call('HSET', key, '@user', table.concat({digits(now), digits(now - waited), level, user}, ' '))
+  if label == '' then call('HDEL', key, '@label') else call('HSET', key, '@label', label) end
 end

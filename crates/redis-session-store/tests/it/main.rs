@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis_session_core::{
-    Change, Changes, Create, Created, End, Fields, Life, Proof, Random, Reason, Save, SessionId, SessionKey, Store,
-    Time, Token, WishChange,
+    Change, Changes, Create, Created, End, Fields, Life, Proof, Random, Reason, Save, SessionId, SessionKey, Step,
+    Store, Time, Token, Whose, WishChange,
 };
 use redis_session_store::RedisStore;
 use redis_session_testkit::{RedisServer, store_contract};
@@ -59,6 +59,7 @@ impl Visitor {
             proof: self.id.proof(),
             life: LONG,
             wish: WishChange::default(),
+            login: None,
             fields: Fields::from_pairs(pairs),
         }
     }
@@ -78,7 +79,8 @@ impl Visitor {
             base,
             merges: true,
             changes,
-            new_proof: None,
+            step: Step::Keep,
+            renews: true,
             wish: WishChange::default(),
             life: LONG,
             limit: 1 << 20,
@@ -86,8 +88,10 @@ impl Visitor {
     }
 }
 
+/// By a policy under which nothing lives, so whosever it is.
 fn destroy() -> End {
-    End { not_after: Time::MAX, reason: Reason::Destroyed, proof: None, expired_by: None }
+    let life = Life { idle: 0, absolute: 0, touch: 0 };
+    End { not_after: Time::MAX, reason: Reason::Destroyed, whose: Whose::Expired(life) }
 }
 
 fn token() -> Token {

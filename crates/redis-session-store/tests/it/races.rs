@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis_session_core::{Created, Ended, Save, Saved, Store, Stored};
+use redis_session_core::{Created, Ended, Save, Saved, Step, Store, Stored};
 use redis_session_store::RedisStore;
 use redis_session_testkit::RedisServer;
 
@@ -31,7 +31,7 @@ async fn rotation_wins(store: &RedisStore) -> bool {
     let visitor = Visitor::new();
     let first = visitor.born(store, &[("a", "1")]).await;
     let save = visitor.merge(first, set("late", "1"));
-    let rotate = Save { new_proof: Some(new_proof()), ..visitor.merge(first, set("b", "2")) };
+    let rotate = Save { step: Step::Rotate(new_proof()), ..visitor.merge(first, set("b", "2")) };
     let (saved, rotated) = tokio::join!(store.save(&visitor.key, &save), store.save(&visitor.key, &rotate));
     assert!(matches!(rotated.unwrap(), Saved::Saved { .. }));
     let saved = match saved.unwrap() {
@@ -144,9 +144,9 @@ async fn r05_r35_of_a_hundred_rotations_of_one_proof_one_succeeds_and_no_data_ar
     let told = a_hundred(|| {
         let (store, visitor) = (store.clone(), visitor.clone());
         async move {
-            let rotate = Save { new_proof: Some(new_proof()), ..visitor.merge(first, count("n")) };
+            let rotate = Save { step: Step::Rotate(new_proof()), ..visitor.merge(first, count("n")) };
             match store.save(&visitor.key, &rotate).await.unwrap() {
-                Saved::Saved { .. } => rotate.new_proof,
+                Saved::Saved { .. } => rotate.step.new_proof(),
                 Saved::Replaced => None,
                 other => panic!("{other:?}"),
             }

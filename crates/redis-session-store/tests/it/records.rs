@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis_session_core::{End, Ended, Error, Life, Reason, Save, Saved, Store, Stored, WishChange};
+use redis_session_core::{End, Ended, Error, Life, Reason, Save, Saved, Store, Stored, Whose, WishChange};
 use redis_session_store::RedisStore;
 use redis_session_testkit::RedisServer;
 
@@ -67,7 +67,7 @@ async fn r54_a_persisted_key_is_gone_at_its_deadline_all_the_same() {
     assert_eq!(store.save(&visitor.key, &save).await.unwrap(), Saved::Gone);
     assert_eq!(store.save(&visitor.key, &Save { token: None, ..save }).await.unwrap(), Saved::Gone);
     assert_eq!(redis.run(&["HGET", &visitor.name(), "a"]).text(), "1");
-    let end = End { reason: Reason::Expired, expired_by: Some(life), ..destroy() };
+    let end = End { reason: Reason::Expired, whose: Whose::Expired(life), ..destroy() };
     assert_eq!(store.end(&visitor.key, &end).await.unwrap(), Ended::Ended);
     assert!(matches!(store.load(&visitor.key).await.unwrap(), Some(Stored::Ended(_))));
 }
@@ -135,9 +135,9 @@ async fn a_clear_leaves_what_newer_versions_keep() {
     let (redis, store) = start().await;
     let visitor = Visitor::new();
     let first = visitor.born(&store, &[("a", "1")]).await;
-    redis.run(&["HSET", &visitor.name(), "@user", "7"]);
+    redis.run(&["HSET", &visitor.name(), "@newer", "7"]);
     let clear = redis_session_core::Changes { clear: true, ..set("b", "2") };
     store.save(&visitor.key, &visitor.merge(first, clear)).await.unwrap();
     let hash = redis.run(&["HGETALL", &visitor.name()]).map();
-    assert_eq!(hash.keys().collect::<Vec<_>>(), ["@", "@user", "b"]);
+    assert_eq!(hash.keys().collect::<Vec<_>>(), ["@", "@newer", "b"]);
 }

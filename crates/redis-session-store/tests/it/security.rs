@@ -11,8 +11,8 @@ use proptest::sample::{Index, select};
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use redis_session_core::{
-    Create, Created, End, Ended, Error, KeyRing, Kind, Life, Random, Reason, Save, Saved, SessionId, Store, Stored,
-    WishChange,
+    Create, Created, End, Ended, Error, KeyRing, Kind, Life, Random, Reason, Save, Saved, SessionId, Step, Store,
+    Stored, Time, Whose, WishChange,
 };
 use redis_session_store::RedisStore;
 use redis_session_testkit::RedisServer;
@@ -58,7 +58,7 @@ async fn r68_redis_holds_nothing_that_works_as_a_cookie() {
             0 => assert!(matches!(store.save(&visitor.key, &save).await.unwrap(), Saved::Saved { .. })),
             1 => {
                 let rotated = visitor.id.rotated(&Random::system()).unwrap();
-                let rotate = Save { new_proof: Some(rotated.proof()), ..save };
+                let rotate = Save { step: Step::Rotate(rotated.proof()), ..save };
                 assert!(matches!(store.save(&visitor.key, &rotate).await.unwrap(), Saved::Saved { .. }));
                 ids.push(rotated);
             }
@@ -129,7 +129,7 @@ async fn r56_no_timeout_makes_redis_fail_or_a_key_outlive_its_deadline() {
         let absolute = wish.remember.flatten().unwrap_or(life.absolute);
         // -2: it is gone. -1 would be a key without an end.
         assert!(left == -2 || left >= 0 && left as u64 <= absolute, "{wish:?} {life:?}: {left} of {at:?}");
-        let end = End { reason: Reason::Expired, expired_by: Some(life), ..destroy() };
+        let end = End { reason: Reason::Expired, whose: Whose::Expired(life), ..destroy() };
         let ended = store.end(&visitor.key, &end).await;
         assert!(matches!(ended, Ok(Ended::Gone | Ended::Alive | Ended::Ended)), "{wish:?} {life:?}: {ended:?}");
     }
@@ -181,8 +181,12 @@ async fn r72_r90_no_stored_text_makes_a_script_fail() {
         let touched = store.save(&visitor.key, &Save { token: None, ..edit }).await.map(|_| ());
         plant();
         let created = store.create(&visitor.key, &visitor.create(&[])).await.map(|_| ());
-        let ended = store.end(&visitor.key, &End { expired_by: Some(LONG), ..destroy() }).await.map(|_| ());
-        for answer in [&loaded, &saved, &touched, &created, &ended] {
+        let ended = store.end(&visitor.key, &End { whose: Whose::Expired(LONG), ..destroy() }).await.map(|_| ());
+        plant();
+        redis.run(&[b"HSET".as_slice(), visitor.name().as_bytes(), b"@user", &meta]);
+        let arrived = End { whose: Whose::ArrivedBefore(Time::MAX), ..destroy() };
+        let revoked = store.end(&visitor.key, &arrived).await.map(|_| ());
+        for answer in [&loaded, &saved, &touched, &created, &ended, &revoked] {
             let fine = |error: &Error| error.kind() == Kind::Corrupt;
             assert!(answer.as_ref().err().is_none_or(fine), "{answer:?} of {}", String::from_utf8_lossy(&meta));
         }

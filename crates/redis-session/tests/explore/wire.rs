@@ -53,7 +53,7 @@ impl Op {
             Self::Load(_) => "load",
             Self::Create(..) => "create",
             Self::Save(..) if self.is_touch() => "touch",
-            Self::Save(_, save) if save.new_proof.is_some() => "rotate",
+            Self::Save(_, save) if save.step.new_proof().is_some() => "rotate",
             Self::Save(..) => "save",
             Self::End(..) => "end",
         }

@@ -15,7 +15,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{Request, Response, Uri};
 use redis_session::{Expiry, Kind};
 use redis_session_core::{
-    Create, End, Error, Fields, Random, Reason, SessionId, SessionKey, Stored, Time, Token, WishChange,
+    Create, End, Error, Fields, Random, Reason, SessionId, SessionKey, Stored, Time, Token, Whose, WishChange,
 };
 use redis_session_testkit::CookieJar;
 use tower::ServiceExt;
@@ -111,12 +111,13 @@ impl<'a> World<'a> {
         if self.scenario.ground != Ground::Unknown {
             let fields = Fields::from_pairs(vec![("x".into(), "1".into())]);
             let (token, life) = (Token::random(&random).expect("scripted"), Expiry::default().life());
-            let create = Create { token, not_after: now, proof, life, wish: WishChange::default(), fields };
+            let create =
+                Create { token, not_after: now, proof, life, wish: WishChange::default(), login: None, fields };
             self.execute(Who::Background, &Op::Create(key.clone(), create))?;
         }
         match self.scenario.ground {
             Ground::JustEnded => {
-                let end = End { not_after: now, reason: Reason::Destroyed, proof: None, expired_by: None };
+                let end = End { not_after: now, reason: Reason::Destroyed, whose: Whose::Nobodys(id.proof()) };
                 self.execute(Who::Background, &Op::End(key.clone(), end))?;
             }
             Ground::Aged => self.stage.wire.advance(MINUTE + MINUTE),
@@ -268,7 +269,7 @@ impl<'a> World<'a> {
         Self::check_refusal(op, &outcome)?;
         self.check_change(who, op, before.as_ref(), after.as_ref())?;
         let browser = if let Who::Request(at) = who { self.visits[at].browser } else { 0 };
-        let rotated = matches!(op, Op::Save(_, save) if save.new_proof.is_some());
+        let rotated = matches!(op, Op::Save(_, save) if save.step.new_proof().is_some());
         self.facts.changed(op.key(), after.as_ref(), rotated, now, browser);
         if let (Op::Save(_, save), Some(story)) = (op, self.facts.sessions.get_mut(op.key())) {
             story.saves += usize::from(save.token.is_some());

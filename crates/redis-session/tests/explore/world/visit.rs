@@ -235,7 +235,7 @@ impl Visit {
                 self.generation = 0;
             }
             (Op::Save(key, save), Ok(Outcome::Saved(Saved::Saved { .. }))) => {
-                if let Some(proof) = save.new_proof {
+                if let Some(proof) = save.step.new_proof() {
                     self.ticket = Some(Ticket { key: key.clone(), proof: proof.to_text() });
                 }
             }

@@ -1,0 +1,184 @@
+//! Keeps a session of a user in step with its entry in the index: an entry is prolonged before its session is.
+
+use std::future::Future;
+use std::time::Duration;
+
+use redis_session_core::{
+    ENTRY_STAYS, End, Ended, Error as CoreError, Found, Kind, Prolong, Prolonged, Reason, Record, Rule, SessionHandle,
+    SessionKey, Stored, Time, User, Whose, Wishes,
+};
+use tokio::time::Instant;
+
+use crate::commit::touch_due;
+use crate::error::Error;
+use crate::handle::Handle;
+use crate::layer::Settings;
+
+/// Before a step whose reply was lost is made again.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How often a step is made with a new `not_after`, where our idea of the store's clock was wrong.
+const NEW_TIMES: usize = 2;
+
+/// What a write is going to do to the idle timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To renew it where that is due; an index that fails is no reason not to save.
+    WhereDue,
+    /// To renew it.
+    Renewal,
+}
+
+/// What the write may do.
+pub(crate) enum Listed {
+    /// Renew the idle timeout.
+    Renewed,
+    /// Leave it.
+    AsItWas,
+    /// Nothing: the session has ended, or was about to be.
+    Gone(Found),
+}
+
+/// Prolongs the entry of this request's session, before the session itself is prolonged.
+pub(crate) async fn keep(handle: &Handle, need: Need) -> Result<Listed, Error> {
+    let settings = &*handle.settings;
+    let (key, user, life) = {
+        let state = handle.state();
+        let (Found::Alive(record), Some(id)) = (&state.found, &state.id) else { return Ok(Listed::Renewed) };
+        let Some(user) = record.user() else { return Ok(Listed::Renewed) };
+        if need == Need::WhereDue && state.wish.is_empty() && !touch_due(handle, &state) {
+            return Ok(Listed::AsItWas);
+        }
+        let now = settings.store.now().unwrap_or(record.seen);
+        let wishes = state.wish.apply(record.wishes, now);
+        (handle.key(id), user.clone(), settings.entry_life(record.created, now, &wishes))
+    };
+    let listed = prolong(settings, &user, &key, life).await;
+    match listed {
+        Err(error) if need == Need::WhereDue && handle.state().wish.is_empty() && error.is_unavailable() => {
+            Ok(Listed::AsItWas)
+        }
+        listed => listed,
+    }
+}
+
+async fn prolong(settings: &Settings, user: &User, key: &SessionKey, life: Duration) -> Result<Listed, Error> {
+    let (index, of, session) = (settings.index()?, &user.key(&settings.realm), key.handle());
+    let prolong = |add| {
+        let run = move |not_after| async move { index.prolong(of, &Prolong { session, life, add, not_after }).await };
+        step(settings, run, |prolonged| *prolonged == Prolonged::Late)
+    };
+    let mut prolonged = prolong(false).await?;
+    if prolonged == Prolonged::Missing {
+        // An entry that was lost is written again, but not one whose session has ended.
+        match look(settings, key).await? {
+            Some(Stored::Record(record)) if record.user() == Some(user) => prolonged = prolong(true).await?,
+            _ => return Ok(Listed::Gone(Found::Ended { reason: Reason::Expired, lately: true })),
+        }
+    }
+    if prolonged == Prolonged::Doomed {
+        end_and_leave(settings, user, &[key.handle()], Reason::Revoked).await?;
+        return Ok(Listed::Gone(Found::Ended { reason: Reason::Revoked, lately: true }));
+    }
+    Ok(Listed::Renewed)
+}
+
+/// What the store has at a key, without the application's fields.
+pub(crate) async fn look(settings: &Settings, key: &SessionKey) -> Result<Option<Stored>, Error> {
+    settings.store.glance(key).await.map_err(|error| settings.store_failed(error))
+}
+
+/// Ends these sessions of a user, and then takes their entries away: all but those in which a login may be under way,
+/// which then finds its entry doomed. Answers how many ended now.
+pub(crate) async fn end_and_leave(
+    settings: &Settings,
+    user: &User,
+    sessions: &[SessionHandle],
+    reason: Reason,
+) -> Result<usize, Error> {
+    let whose = Whose::Users(user.clone());
+    let ends = futures_util::future::join_all(sessions.iter().map(|session| {
+        let key = session.key(&settings.realm);
+        let whose = whose.clone();
+        async move { (*session, end(settings, &key, reason, whose).await) }
+    }))
+    .await;
+    let (mut leave, mut ended, mut failed) = (Vec::with_capacity(ends.len()), 0, None);
+    for (session, answer) in ends {
+        match answer {
+            Ok(Ended::Nobodys) if Rule::EntriesOfNobodyStay.holds() => {}
+            Ok(answer) => {
+                ended += usize::from(answer == Ended::Ended);
+                leave.push(session);
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    self::leave(settings, user, &leave).await?;
+    failed.map_or(Ok(ended), Err)
+}
+
+/// Ends one session, again where a reply was lost.
+pub(crate) async fn end(settings: &Settings, key: &SessionKey, reason: Reason, whose: Whose) -> Result<Ended, Error> {
+    let run = |not_after| {
+        let end = End { not_after, reason, whose: whose.clone() };
+        async move { settings.store.end(key, &end).await }
+    };
+    step(settings, run, |ended| *ended == Ended::Late).await
+}
+
+/// Takes entries away.
+pub(crate) async fn leave(settings: &Settings, user: &User, sessions: &[SessionHandle]) -> Result<(), Error> {
+    if sessions.is_empty() {
+        return Ok(());
+    }
+    let (index, of) = (settings.index()?, &user.key(&settings.realm));
+    step(settings, |_| index.leave(of, sessions), |()| false).await
+}
+
+/// Makes a step that may be made twice: again where its reply was lost, or where our clock was wrong.
+pub(crate) async fn step<T, F>(
+    settings: &Settings,
+    run: impl Fn(Time) -> F,
+    is_late: impl Fn(&T) -> bool,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, CoreError>>,
+{
+    let store = &settings.store;
+    let (by, mut pause, mut new_times) = (Instant::now() + store.deadline(), PAUSE, NEW_TIMES);
+    let mut unknown = false;
+    loop {
+        match run(store.now().map_or(Time::MAX, |now| now + store.deadline())).await {
+            Ok(answer) if !is_late(&answer) => return Ok(answer),
+            Ok(_) if new_times == 0 || Instant::now() >= by => {
+                let message = "the step reached the store too late, so it was not made";
+                return Err(settings.store_failed(CoreError::new(Kind::Unavailable, message)));
+            }
+            Ok(_) => new_times -= 1,
+            Err(error) => {
+                unknown |= error.is_outcome_unknown();
+                let is_worth_it = unknown && (error.is_outcome_unknown() || error.is_unavailable());
+                if !is_worth_it || Instant::now() + pause >= by {
+                    return Err(settings.store_failed(error));
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+        }
+    }
+}
+
+impl Settings {
+    /// How long the entry of a session stays whose idle timeout is renewed now.
+    pub(crate) fn entry_life(&self, created: Time, now: Time, wishes: &Wishes) -> Duration {
+        self.expiry.life().deadline(created, now, wishes).since(now) + ENTRY_STAYS
+    }
+}
+
+/// Whose session is at a key. `None`: nobody's, or there is none.
+pub(crate) async fn user_at(settings: &Settings, key: &SessionKey) -> Result<Option<User>, Error> {
+    Ok(match look(settings, key).await? {
+        Some(Stored::Record(Record { login: Some(login), .. })) => Some(login.user),
+        _ => None,
+    })
+}

@@ -1,0 +1,300 @@
+//! Logs a user in: the entry in the index first, then the session, then one more look at the entry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis_session_core::{
+    Derivation, Enter, Entered, Fields, Found, Kind, Level, LogIn, Reason, Rule, SessionHandle, SessionId, Standing,
+    Successor, Token, User, Whose, Why, WishChange,
+};
+use tokio::time::Instant;
+
+use crate::commit::{self, Gives, Wrote};
+use crate::ending;
+use crate::error::Error;
+use crate::events::Event;
+use crate::handle::{Handle, Outgoing};
+use crate::listing;
+
+/// How many places a login tries: a session that vanishes meanwhile takes its login to a new one.
+const PLACES: usize = 4;
+/// What a login relies on may not be older: revocations are not remembered for ever.
+const OLDEST: Duration = Duration::from_secs(60);
+
+/// The store counts in whole milliseconds: what it takes for a later one may have been earlier by so much.
+const CLOCKS_ARE_COARSE: Duration = Duration::from_millis(2);
+
+/// Who is to be logged in, and how.
+#[derive(Clone)]
+pub(crate) struct Asked {
+    pub(crate) user: User,
+    pub(crate) level: Level,
+    pub(crate) label: Option<String>,
+    /// When the application has checked what the login relies on. `None`: after the request's arrival.
+    pub(crate) verified: Option<Instant>,
+}
+
+/// Where the login is written.
+enum Place {
+    /// Into the session that the request came with, whose id becomes this one.
+    Present {
+        id: SessionId,
+        /// Whether it was this user's before.
+        own: bool,
+    },
+    /// Into a session that the same user's login made of the one that the request came with.
+    SecondClick(SessionId),
+    /// Into a new one.
+    New(SessionId),
+}
+
+impl Place {
+    fn id(&self) -> &SessionId {
+        match self {
+            Self::Present { id, .. } | Self::SecondClick(id) | Self::New(id) => id,
+        }
+    }
+
+    fn is_own(&self) -> bool {
+        matches!(self, Self::Present { own: true, .. })
+    }
+}
+
+/// Logs the user in. The caller has the turn.
+///
+/// The order of the steps is the protocol's: whoever ends a user's sessions meanwhile meets either the entry, which it
+/// dooms, or a login that looks and finds out. Each step may be the last one before this process dies.
+pub(crate) async fn log_in(handle: &Arc<Handle>, asked: &Asked) -> Result<(), Error> {
+    handle.state().no_doubt()?;
+    let mut place = first_place(handle, &asked.user).await?;
+    let mut instead_of = None;
+    for _ in 0..PLACES {
+        if let Place::SecondClick(id) = &place {
+            if adopt(handle, asked, id).await? {
+                return check(handle, asked).await;
+            }
+            place = Place::New(SessionId::random(&handle.settings.random)?);
+            continue;
+        }
+        let session = handle.key(place.id()).handle();
+        let Some(doomed) = enter(handle, asked, &place, session, instead_of.take()).await? else {
+            place = Place::New(SessionId::random(&handle.settings.random)?);
+            continue;
+        };
+        if Rule::CapsEndBeforeTheWrite.holds() {
+            end_doomed(handle, asked, &doomed).await?;
+        }
+        match write(handle, asked, &place, session).await? {
+            Written::Done => {
+                if !Rule::CapsEndBeforeTheWrite.holds() {
+                    end_doomed(handle, asked, &doomed).await?;
+                }
+                return check(handle, asked).await;
+            }
+            Written::Elsewhere(id) => place = Place::SecondClick(id),
+            Written::Nowhere { stale } => {
+                instead_of = stale.then_some(session);
+                place = Place::New(SessionId::random(&handle.settings.random)?);
+            }
+        }
+    }
+    Err(commit::ids_repeat())
+}
+
+/// Step 1. Another user's session ends; what this request has loaded of it is not for the new one.
+async fn first_place(handle: &Arc<Handle>, user: &User) -> Result<Place, Error> {
+    let settings = &handle.settings;
+    let new = || SessionId::random(&settings.random).map(Place::New).map_err(Error::from);
+    let (id, present) = {
+        let state = handle.state();
+        let Some(id) = state.id.clone() else { return new() };
+        let key = state.signed_by.unwrap_or_else(|| settings.signer.current());
+        let successor = || settings.signer.successor(&id, key, Derivation::Login(user));
+        match &state.found {
+            Found::Alive(record) => match record.user() {
+                None => return Ok(Place::Present { id: successor(), own: false }),
+                Some(own) if own == user => {
+                    return Ok(Place::Present { id: id.rotated(&settings.random)?, own: true });
+                }
+                Some(other) => (id.clone(), other.clone()),
+            },
+            Found::Replaced { by: Some(Successor::Login(by)), .. } if by == user => {
+                return Ok(Place::SecondClick(successor()));
+            }
+            _ => return new(),
+        }
+    };
+    listing::end(settings, &handle.key(&id), Reason::OtherUser, Whose::Users(present.clone())).await?;
+    listing::leave(settings, &present, &[handle.key(&id).handle()]).await?;
+    let edits_stay = handle.working()?.rebase(Fields::default());
+    if edits_stay.is_err() {
+        handle.working()?.reset(Fields::default());
+    }
+    let mut state = handle.state();
+    (state.found, state.wish) = (Found::Absent, WishChange::default());
+    state.stand_on(None);
+    drop(state);
+    new()
+}
+
+/// Step 2. Answers whom else to end; `None`: this place is about to be ended.
+async fn enter(
+    handle: &Arc<Handle>,
+    asked: &Asked,
+    place: &Place,
+    session: SessionHandle,
+    instead_of: Option<SessionHandle>,
+) -> Result<Option<Vec<SessionHandle>>, Error> {
+    let settings = &handle.settings;
+    let age = || asked.verified.map_or_else(|| handle.waited(), |verified| verified.elapsed()) + CLOCKS_ARE_COARSE;
+    if age() > OLDEST {
+        return Err(refused(handle, "what it relies on is more than a minute old"));
+    }
+    let life = {
+        let state = handle.state();
+        let now = settings.store.now().unwrap_or_default();
+        let wishes = match &state.found {
+            Found::Alive(record) => record.wishes,
+            _ => Default::default(),
+        };
+        settings.entry_life(now, now, &state.wish.apply(wishes, now))
+    };
+    let (index, user) = (handle.index()?, &asked.user.key(&settings.realm));
+    let run = |not_after| {
+        let enter = Enter { session, life, cap: settings.cap, age: age(), instead_of, not_after };
+        async move { index.enter(user, &enter).await }
+    };
+    match listing::step(settings, run, |entered| *entered == Entered::Late).await? {
+        Entered::Late | Entered::Revoked => Err(refused(handle, "the user's sessions were ended meanwhile")),
+        Entered::Doomed if place.is_own() => {
+            listing::end_and_leave(settings, &asked.user, &[session], Reason::Revoked).await?;
+            Err(refused(handle, "this session is about to be ended"))
+        }
+        Entered::Doomed => Ok(None),
+        // The answer itself may have taken its time.
+        Entered::Entered { since_revoked, .. }
+            if since_revoked.is_some_and(|since| since <= age()) && Rule::RevocationsAreRemembered.holds() =>
+        {
+            if !place.is_own() {
+                listing::leave(settings, &asked.user, &[session]).await?;
+            }
+            Err(refused(handle, "the user's sessions were ended meanwhile"))
+        }
+        Entered::Entered { doomed, .. } => Ok(Some(doomed)),
+    }
+}
+
+/// Step 3, and step 5 for those that it ends.
+async fn end_doomed(handle: &Handle, asked: &Asked, doomed: &[SessionHandle]) -> Result<(), Error> {
+    if doomed.is_empty() {
+        return Ok(());
+    }
+    let ended = listing::end_and_leave(&handle.settings, &asked.user, doomed, Reason::Cap).await?;
+    (0..ended).for_each(|_| handle.tell(Event::Revoked(Reason::Cap)));
+    Ok(())
+}
+
+enum Written {
+    Done,
+    /// The same user's login has made this of the session.
+    Elsewhere(SessionId),
+    /// The session is no more, or not for this login.
+    Nowhere {
+        /// Whether the entry is to go.
+        stale: bool,
+    },
+}
+
+/// Step 4.
+async fn write(handle: &Arc<Handle>, asked: &Asked, place: &Place, session: SessionHandle) -> Result<Written, Error> {
+    let settings = &handle.settings;
+    let Asked { user, level, label, .. } = asked.clone();
+    let login = LogIn { user, level, label, waited: handle.waited() };
+    let (id, own) = match place {
+        Place::Present { id, own } => (id.clone(), *own),
+        Place::New(id) | Place::SecondClick(id) => {
+            let staged = handle.working()?.stage();
+            let is_new = commit::create_at(handle, id.clone(), staged, Some(login)).await?;
+            return Ok(if is_new { Written::Done } else { Written::Nowhere { stale: true } });
+        }
+    };
+    let token = Token::random(&settings.random)?;
+    let gives = Gives::LogIn(id.clone(), login);
+    match commit::write(handle, Some(token), &mut |working| Ok(working.stage()), gives, true).await {
+        Ok(Wrote::Done) => Ok(Written::Done),
+        Ok(Wrote::LoggedInAlready) => Ok(Written::Elsewhere(id)),
+        Ok(Wrote::Dead(Found::Ended { reason, .. })) if reason == Reason::Cap || own && is_of_a_revocation(reason) => {
+            listing::leave(settings, &asked.user, &[session]).await?;
+            Err(refused(handle, "the session was ended meanwhile"))
+        }
+        // A session that is this user's all the same keeps its entry.
+        Ok(Wrote::Dead(Found::Replaced { .. })) => {
+            let user = listing::user_at(settings, &handle.key(&id)).await?;
+            Ok(Written::Nowhere { stale: user.as_ref() != Some(&asked.user) })
+        }
+        Ok(Wrote::Dead(_)) => Ok(Written::Nowhere { stale: true }),
+        Err(error) => {
+            if !own && !error.is_outcome_unknown() {
+                // Best effort: an entry without a session goes by itself.
+                let _ = listing::leave(settings, &asked.user, &[session]).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+fn is_of_a_revocation(reason: Reason) -> bool {
+    matches!(reason, Reason::Revoked | Reason::Refused)
+}
+
+/// Takes over the session that the same user's login has made. `false`: it is not there any more.
+async fn adopt(handle: &Handle, asked: &Asked, id: &SessionId) -> Result<bool, Error> {
+    let found = handle.look_up(id).await?;
+    if !matches!(&found, Found::Alive(record) if record.user() == Some(&asked.user)) {
+        return Ok(false);
+    }
+    if handle.working()?.is_changed() {
+        handle.tell(Event::Dropped(Why::Dead));
+    }
+    let mut state = handle.state();
+    (state.id, state.signed_by, state.wish) = (Some(id.clone()), None, WishChange::default());
+    state.outgoing = Outgoing::Give;
+    drop(state);
+    handle.take_in(Ok(found))?;
+    Ok(true)
+}
+
+/// Step 6. Whoever ended the user's sessions since step 2 has doomed this entry, or taken it away.
+async fn check(handle: &Arc<Handle>, asked: &Asked) -> Result<(), Error> {
+    let settings = &handle.settings;
+    let Some(id) = handle.state().id.clone() else { return Err(Error::gone()) };
+    let session = handle.key(&id).handle();
+    let (index, user) = (handle.index()?, &asked.user.key(&settings.realm));
+    let standing = listing::step(settings, |_| index.standing(user, session), |_| false).await;
+    let error = match standing {
+        Ok(Some(Standing::Listed)) => {
+            handle.tell(Event::LoggedIn);
+            return Ok(());
+        }
+        Ok(_) if !Rule::LoginsAreCheckedAtTheEnd.holds() => return Ok(()),
+        Ok(_) => {
+            let ended = listing::end_and_leave(settings, &asked.user, &[session], Reason::Refused).await;
+            match ended {
+                Ok(_) => refused(handle, "the user's sessions were ended meanwhile"),
+                Err(error) => error,
+            }
+        }
+        Err(error) => error,
+    };
+    if !error.is_login_refused() {
+        // Nobody knows whether this login may stand, so it does not.
+        ending::go_on_in_background(handle, &id, Some(&asked.user), Reason::Refused);
+    }
+    commit::bury(handle, Found::Ended { reason: Reason::Refused, lately: true })?;
+    Err(error)
+}
+
+fn refused(handle: &Handle, why: &'static str) -> Error {
+    handle.tell(Event::LoginRefused);
+    Error::new(Kind::LoginRefused, format!("the login was refused: {why}"))
+}

@@ -1,0 +1,355 @@
+//! What an application does with the sessions of a user, within a request and outside of one: list them, end them.
+
+use std::fmt;
+use std::fmt::Display;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum_core::extract::FromRequestParts;
+use http::request::Parts;
+use redis_session_core::{
+    Doom, Doomed, Ended, Found, Level, Login, Page, Reason, Record, SessionHandle, Stored, Time, User, Which, Whose,
+};
+
+use crate::error::Error;
+use crate::events::Event;
+use crate::layer::{Main, RedisSessionLayer, Settings};
+use crate::listing::{self, Listed, Need};
+use crate::session::{Session, Untyped, handle_of};
+
+/// How exactly a list tells when a session was last seen: enough to know a device, too little to follow a person.
+const SEEN_WITHIN: Duration = Duration::from_secs(5 * 60);
+/// What the clocks of two Redis servers may differ by.
+const CLOCK_MARGIN: Duration = Duration::from_secs(5);
+/// The oldest that a login under way may be, and a deadline more.
+const LOGINS_TAKE: Duration = Duration::from_secs(60);
+/// How many sessions are ended at a time where all of everybody's are.
+const AT_ONCE: usize = 64;
+
+/// The sessions of users: for "your devices", "log out everywhere else", a changed password, an administrator.
+///
+/// An extractor in handlers; elsewhere, in a worker or on a command line, [`RedisSessionLayer::sessions`]. Users are
+/// named as they were in [`log_in`](Session::log_in).
+///
+/// ```
+/// use axum::response::{Html, IntoResponse};
+/// use redis_session::{Error, Session, Sessions};
+///
+/// async fn devices(session: Session, sessions: Sessions) -> Result<Html<String>, Error> {
+///     let Some(user) = session.user::<u64>()? else { return Ok(Html("please log in".into())) };
+///     let mut page = String::new();
+///     for device in sessions.list(user).await? {
+///         let (label, this) = (device.label().unwrap_or("?"), Some(device.handle()) == session.handle());
+///         page += &format!("<li>{label}{}</li>", if this { " (this one)" } else { "" }); // escape labels in earnest
+///     }
+///     Ok(Html(page))
+/// }
+///
+/// async fn log_out_elsewhere(session: Session, sessions: Sessions) -> Result<String, Error> {
+///     Ok(format!("{} others are logged out", sessions.revoke_others(&session).await?))
+/// }
+/// # use redis_session::{KeyRing, MemoryStore, RedisSessionLayer};
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let layer = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?);
+/// let sessions: Sessions = layer.sessions(); // in a worker
+/// assert_eq!(sessions.revoke_all(7).await?, 0);
+/// # Ok::<(), Error>(()) }).unwrap();
+/// ```
+pub struct Sessions<L = Main> {
+    settings: Arc<Settings>,
+    marker: PhantomData<fn() -> L>,
+}
+
+/// A session in the list of a user's.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    handle: SessionHandle,
+    created: Time,
+    seen: Time,
+    login: Login,
+}
+
+impl Listing {
+    /// Names it, for [`Sessions::revoke`]: in a form on a page, say. It is worth nothing as a cookie.
+    pub fn handle(&self) -> SessionHandle {
+        self.handle
+    }
+
+    /// When its user logged in.
+    pub fn created(&self) -> SystemTime {
+        system(self.created)
+    }
+
+    /// When it was last seen, to five minutes.
+    pub fn last_seen(&self) -> SystemTime {
+        let step = SEEN_WITHIN.as_millis() as u64;
+        system(Time::from_millis(self.seen.as_millis() / step * step))
+    }
+
+    /// What the application called it at its login. `None`: nothing.
+    pub fn label(&self) -> Option<&str> {
+        self.login.label.as_deref()
+    }
+
+    /// How well its user has proved who he is.
+    pub fn level(&self) -> Level {
+        self.login.level
+    }
+}
+
+fn system(time: Time) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(time.as_millis())
+}
+
+/// How far [`Sessions::revoke_everybody`] is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Which of the two passes over all sessions this is.
+    pub pass: u8,
+    /// How many sessions were looked at.
+    pub looked_at: u64,
+    /// How many of them were ended.
+    pub ended: u64,
+}
+
+/// What is kept of one session of a user, all of it.
+#[derive(Clone)]
+pub struct Exported {
+    listing: Listing,
+    fields: Vec<(String, String)>,
+}
+
+impl Exported {
+    /// The session.
+    pub fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    /// Names and JSON texts of its fields.
+    pub fn fields(&self) -> &[(String, String)] {
+        &self.fields
+    }
+}
+
+/// Without its data.
+impl fmt::Debug for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exported").field("listing", &self.listing).finish_non_exhaustive()
+    }
+}
+
+impl<L> RedisSessionLayer<L> {
+    /// The sessions of users, for use outside of requests.
+    pub fn sessions(&self) -> Sessions<L> {
+        Sessions { settings: self.settings.clone(), marker: PhantomData }
+    }
+}
+
+impl<L> Sessions<L> {
+    /// All sessions of a user, the one last seen first. Costs one command for the list, and one for each session.
+    ///
+    /// # Errors
+    /// `is_unavailable`: the store failed. `is_user`: an empty id.
+    pub async fn list(&self, user: impl Display) -> Result<Vec<Listing>, Error> {
+        let user = User::new(user)?;
+        let mut listings: Vec<Listing> =
+            self.records(&user, false).await?.into_iter().map(|(listing, _)| listing).collect();
+        listings.sort_by(|a, b| b.seen.cmp(&a.seen).then(b.handle.cmp(&a.handle)));
+        Ok(listings)
+    }
+
+    /// What is kept of a user: all of his sessions, with all of their fields (GDPR, article 15).
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub async fn export(&self, user: impl Display) -> Result<Vec<Exported>, Error> {
+        let user = User::new(user)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let export = |(listing, record): (Listing, Record)| Exported {
+            listing,
+            fields: record.fields.iter().map(|(name, value)| (text(name), text(value))).collect(),
+        };
+        Ok(self.records(&user, true).await?.into_iter().map(export).collect())
+    }
+
+    async fn records(&self, user: &User, whole: bool) -> Result<Vec<(Listing, Record)>, Error> {
+        let settings = &*self.settings;
+        let (index, of) = (settings.index()?, user.key(&settings.realm));
+        let handles = index.sessions(&of).await.map_err(|error| settings.store_failed(error))?;
+        let stored = futures_util::future::join_all(handles.into_iter().map(|handle| async move {
+            let key = handle.key(&settings.realm);
+            let stored = if whole { settings.store.load(&key).await } else { settings.store.glance(&key).await };
+            (handle, stored)
+        }))
+        .await;
+        let mut records = Vec::with_capacity(stored.len());
+        let (life, now) = (settings.expiry.life(), settings.store.now());
+        for (handle, stored) in stored {
+            let Some(Stored::Record(record)) = stored.map_err(|error| settings.store_failed(error))? else { continue };
+            let is_past = now.is_some_and(|now| life.deadline(record.created, record.seen, &record.wishes) <= now);
+            // Others' entries are those of logins that came to nothing.
+            match &record.login {
+                Some(login) if login.user == *user && !is_past => {
+                    let login = (**login).clone();
+                    let listing = Listing { handle, created: record.created, seen: record.seen, login };
+                    records.push((listing, record));
+                }
+                _ => {}
+            }
+        }
+        Ok(records)
+    }
+
+    /// Ends one session of a user. `false`: he has no such session; it may be another's, or have ended.
+    ///
+    /// # Errors
+    /// `is_unavailable`, `is_outcome_unknown`: the store failed; it may live.
+    pub async fn revoke(&self, user: impl Display, session: SessionHandle) -> Result<bool, Error> {
+        let user = User::new(user)?;
+        match self.doom(&user, Which::Only(session)).await? {
+            Doomed::Doomed(sessions) => Ok(self.end(&user, &sessions).await? > 0),
+            _ => Ok(false),
+        }
+    }
+
+    /// Ends all sessions of this session's user but this one, and the logins under way whose requests came before: to be
+    /// called after a new password was stored. Answers how many ended.
+    ///
+    /// # Errors
+    /// `is_gone`: nobody is logged in in this session, or it is itself about to be ended. `is_unavailable`,
+    /// `is_outcome_unknown`: the store failed; some may live.
+    pub async fn revoke_others(&self, session: &Session<Untyped, L>) -> Result<usize, Error> {
+        let handle = &session.handle;
+        let (user, own) = {
+            let state = handle.state();
+            match (&state.found, &state.id) {
+                (Found::Alive(record), Some(id)) => (record.user().cloned().ok_or_else(Error::gone)?, handle.key(id)),
+                _ => return Err(Error::gone()),
+            }
+        };
+        let which = Which::AllBut(own.handle());
+        let mut doomed = self.doom(&user, which).await?;
+        if doomed == Doomed::Missing {
+            // The entry was lost; whose session lives gets it back.
+            if let Listed::Gone(_) = listing::keep(handle, Need::Renewal).await? {
+                return Err(Error::gone());
+            }
+            doomed = self.doom(&user, which).await?;
+        }
+        match doomed {
+            Doomed::Doomed(sessions) => self.end(&user, &sessions).await,
+            _ => Err(Error::gone()),
+        }
+    }
+
+    /// Ends all sessions of a user, and the logins under way whose requests came before. Answers how many ended.
+    ///
+    /// # Errors
+    /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live.
+    pub async fn revoke_all(&self, user: impl Display) -> Result<usize, Error> {
+        let user = User::new(user)?;
+        match self.doom(&user, Which::All).await? {
+            Doomed::Doomed(sessions) => self.end(&user, &sessions).await,
+            _ => Ok(0),
+        }
+    }
+
+    /// Erases what is kept of a user (GDPR, article 17): all of his sessions and their list. What is left for two minutes
+    /// at most is the time of this call, and of each session why it ended. Answers how many sessions ended.
+    ///
+    /// # Errors
+    /// As [`revoke_all`](Self::revoke_all).
+    pub async fn erase(&self, user: impl Display) -> Result<usize, Error> {
+        self.revoke_all(user).await
+    }
+
+    /// Ends all sessions of all users, and the logins under way whose requests came before; visitors who are not logged in
+    /// stay. Answers how many ended.
+    ///
+    /// Goes through all sessions twice, with more than a minute in between, since a login that came before may still be
+    /// under way: so this is for a command line or a worker. `progress` is told after each page.
+    ///
+    /// # Errors
+    /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live, so call it again. `is_config`: this store
+    /// cannot go through its sessions.
+    pub async fn revoke_everybody(&self, mut progress: impl FnMut(Progress)) -> Result<u64, Error> {
+        let settings = &*self.settings;
+        let began = settings.store.now().unwrap_or(Time::MAX);
+        let before = Whose::ArrivedBefore(began + CLOCK_MARGIN);
+        let mut done = Progress { pass: 1, ..Progress::default() };
+        self.pass(&before, &mut done, &mut progress).await?;
+        tokio::time::sleep(LOGINS_TAKE + settings.store.deadline()).await;
+        done.pass = 2;
+        self.pass(&before, &mut done, &mut progress).await?;
+        Ok(done.ended)
+    }
+
+    async fn pass(
+        &self,
+        before: &Whose,
+        done: &mut Progress,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<(), Error> {
+        let settings = &*self.settings;
+        let mut from = None;
+        loop {
+            let page = settings.store.page(&settings.realm, from).await;
+            let Page { sessions, next } = page.map_err(|error| settings.store_failed(error))?;
+            for some in sessions.chunks(AT_ONCE) {
+                let ends = some.iter().map(|key| listing::end(settings, key, Reason::Revoked, before.clone()));
+                for ended in futures_util::future::join_all(ends).await {
+                    done.looked_at += 1;
+                    if ended? == Ended::Ended {
+                        done.ended += 1;
+                        settings.tell(Event::Revoked(Reason::Revoked));
+                    }
+                }
+            }
+            progress(*done);
+            from = next;
+            if from.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn doom(&self, user: &User, which: Which) -> Result<Doomed, Error> {
+        let settings = &*self.settings;
+        let (index, of) = (settings.index()?, &user.key(&settings.realm));
+        let run = |not_after| async move { index.doom(of, &Doom { which, not_after }).await };
+        listing::step(settings, run, |doomed| *doomed == Doomed::Late).await
+    }
+
+    async fn end(&self, user: &User, sessions: &[SessionHandle]) -> Result<usize, Error> {
+        let ended = listing::end_and_leave(&self.settings, user, sessions, Reason::Revoked).await?;
+        (0..ended).for_each(|_| self.settings.tell(Event::Revoked(Reason::Revoked)));
+        Ok(ended)
+    }
+}
+
+impl<S, L> FromRequestParts<S> for Sessions<L>
+where
+    S: Sync,
+    L: 'static,
+{
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        let handle = handle_of::<Self, L>(&parts.extensions)?;
+        Ok(Self { settings: handle.settings.clone(), marker: PhantomData })
+    }
+}
+
+impl<L> Clone for Sessions<L> {
+    fn clone(&self) -> Self {
+        Self { settings: self.settings.clone(), marker: PhantomData }
+    }
+}
+
+impl<L> fmt::Debug for Sessions<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("realm", &self.settings.realm).finish()
+    }
+}
