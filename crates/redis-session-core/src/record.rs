@@ -198,7 +198,7 @@ impl Token {
     /// A new token.
     pub fn random(random: &Random) -> Result<Self, Error> {
         let mut text = [0; 8];
-        let written = URL_SAFE_NO_PAD.encode_slice(random.array::<6>()?, &mut text);
+        let written = URL_SAFE_NO_PAD.encode_slice(random.stocked::<6>()?, &mut text);
         debug_assert_eq!(written, Ok(8));
         Ok(Self(text))
     }
