@@ -99,27 +99,27 @@ impl Stored {
     ///
     /// # Errors
     /// [`is_corrupt`](Error::is_corrupt): not a record that this library wrote for this key.
-    pub fn parse(hash: Vec<(Bytes, Bytes)>, key: &SessionKey) -> Result<Option<Self>, Error> {
+    pub fn parse(mut hash: Vec<(Bytes, Bytes)>, key: &SessionKey) -> Result<Option<Self>, Error> {
         if hash.is_empty() {
             return Ok(None);
         }
-        let (mut fields, mut meta, mut ended) = (Vec::with_capacity(hash.len()), None, None);
-        for (name, value) in hash {
+        let (mut meta, mut ended) = (None, None);
+        hash.retain_mut(|(name, value)| {
             match name.as_ref() {
-                META => meta = Some(value),
-                ENDED => ended = Some(value),
-                // Reserved for newer versions; never the application's.
-                [b'@', ..] => {}
-                _ => fields.push((name, value)),
+                META => meta = Some(std::mem::take(value)),
+                ENDED => ended = Some(std::mem::take(value)),
+                _ => {}
             }
-        }
+            // Also what is reserved for newer versions: never the application's.
+            name.first() != Some(&b'@')
+        });
         if let Some(ended) = ended {
             return parse_tombstone(&ended)
                 .map(|tombstone| Some(Self::Ended(tombstone)))
                 .ok_or_else(|| corrupt("a tombstone that does not parse"));
         }
         let meta = meta.ok_or_else(|| corrupt("a hash without the field \"@\", so not a session"))?;
-        Record::parse(&meta, Fields::from_pairs(fields), key).map(|record| Some(Self::Record(record)))
+        Record::parse(&meta, Fields::from_pairs(hash), key).map(|record| Some(Self::Record(record)))
     }
 }
 
