@@ -259,7 +259,7 @@ async fn write(
     }
     let not_after = not_after(handle, &key).await?;
     let mut staged = handle.working().and_then(|mut working| stage(&mut working))?;
-    let mut save = request(handle, &id, token, &staged, new_id.as_ref().map(SessionId::proof), not_after)?;
+    let mut save = request(handle, &id, token, &mut staged, new_id.as_ref().map(SessionId::proof), not_after)?;
     loop {
         tries.sent += 1;
         match settings.store.save(&key, &save).await {
@@ -300,7 +300,7 @@ async fn write(
                 move_to(handle, *record)?;
                 staged = handle.working().and_then(|mut working| stage(&mut working))?;
                 let token = Token::random(&settings.random)?;
-                save = request(handle, &id, Some(token), &staged, save.new_proof, not_after)?;
+                save = request(handle, &id, Some(token), &mut staged, save.new_proof, not_after)?;
                 save.earlier = earlier;
             }
             // A first copy that is held somewhere may yet run, on a version that does not refuse it.
@@ -325,7 +325,7 @@ fn request(
     handle: &Handle,
     id: &SessionId,
     token: Option<Token>,
-    staged: &Staged,
+    staged: &mut Staged,
     new_proof: Option<Proof>,
     not_after: Time,
 ) -> Result<Save, Error> {
@@ -337,7 +337,7 @@ fn request(
         proof: id.proof(),
         base: state.base.ok_or_else(Error::gone)?,
         merges: staged.merges,
-        changes: staged.changes.clone(),
+        changes: std::mem::take(&mut staged.changes),
         new_proof,
         wish: state.wish,
         life: handle.life(),
