@@ -321,6 +321,7 @@ async fn write(
     }
 }
 
+/// Takes the changes out of what is staged; its fields stay for when they are saved.
 fn request(
     handle: &Handle,
     id: &SessionId,
