@@ -142,7 +142,13 @@ impl SessionKey {
 
     /// The realm and the finding half in base64url: `<realm>:<22 characters>`. A store puts its own prefix before it.
     pub fn to_text(&self) -> String {
-        let mut text = String::with_capacity(self.realm.len() + 23);
+        self.to_text_after("")
+    }
+
+    /// The same with a store's prefix.
+    pub fn to_text_after(&self, prefix: &str) -> String {
+        let mut text = String::with_capacity(prefix.len() + self.realm.len() + 23);
+        text.push_str(prefix);
         text.push_str(&self.realm);
         text.push(':');
         URL_SAFE_NO_PAD.encode_string(self.find, &mut text);

@@ -191,30 +191,29 @@ impl Stored {
     ///
     /// # Errors
     /// [`is_corrupt`](Error::is_corrupt): not a record that this library wrote for this key.
-    pub fn parse(hash: Vec<(Bytes, Bytes)>, key: &SessionKey) -> Result<Option<Self>, Error> {
+    pub fn parse(mut hash: Vec<(Bytes, Bytes)>, key: &SessionKey) -> Result<Option<Self>, Error> {
         if hash.is_empty() {
             return Ok(None);
         }
-        let mut fields = Vec::with_capacity(hash.len());
         let (mut meta, mut ended, mut user, mut label) = (None, None, None, None);
-        for (name, value) in hash {
+        hash.retain_mut(|(name, value)| {
             match name.as_ref() {
-                META => meta = Some(value),
-                ENDED => ended = Some(value),
-                USER => user = Some(value),
-                LABEL => label = Some(value),
-                // Reserved for newer versions; never the application's.
-                [b'@', ..] => {}
-                _ => fields.push((name, value)),
+                META => meta = Some(std::mem::take(value)),
+                ENDED => ended = Some(std::mem::take(value)),
+                USER => user = Some(std::mem::take(value)),
+                LABEL => label = Some(std::mem::take(value)),
+                _ => {}
             }
-        }
+            // Also what is reserved for newer versions: never the application's.
+            name.first() != Some(&b'@')
+        });
         if let Some(ended) = ended {
             return parse_tombstone(&ended)
                 .map(|tombstone| Some(Self::Ended(tombstone)))
                 .ok_or_else(|| corrupt("a tombstone that does not parse"));
         }
         let meta = meta.ok_or_else(|| corrupt("a hash without the field \"@\", so not a session"))?;
-        let mut record = Record::parse(&meta, Fields::from_pairs(fields), key)?;
+        let mut record = Record::parse(&meta, Fields::from_pairs(hash), key)?;
         if let Some(user) = user {
             let login = Login::parse(&user, label.as_deref());
             record.login = Some(Box::new(login.ok_or_else(|| corrupt("one whose field \"@user\" does not parse"))?));
@@ -351,7 +350,7 @@ impl Token {
     /// A new token.
     pub fn random(random: &Random) -> Result<Self, Error> {
         let mut text = [0; 8];
-        let written = URL_SAFE_NO_PAD.encode_slice(random.array::<6>()?, &mut text);
+        let written = URL_SAFE_NO_PAD.encode_slice(random.stocked::<6>()?, &mut text);
         debug_assert_eq!(written, Ok(8));
         Ok(Self(text))
     }

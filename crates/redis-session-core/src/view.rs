@@ -202,8 +202,8 @@ impl<T: State> Replay for Closures<T> {
 /// Puts what differs between two serialisations of a view into the fields; all other fields stay as they are.
 fn write_difference<T: State>(before: &Encoded, after: &Encoded, fields: &mut Fields) -> Result<(), Error> {
     let mut check = false;
-    for (name, text) in after.iter() {
-        if before.get(name) != Some(text) {
+    for (at, (name, text)) in after.iter().enumerate() {
+        if before.get_near(at, name) != Some(text) {
             check_name(name)?;
             // serde_json writes numbers that are not finite as null, and so what an option leaves out: only reading
             // it back tells the two apart.
@@ -211,7 +211,9 @@ fn write_difference<T: State>(before: &Encoded, after: &Encoded, fields: &mut Fi
             fields.set(name.clone(), after.keep(text));
         }
     }
-    let gone: Vec<&Bytes> = before.iter().map(|(name, _)| name).filter(|name| after.get(name).is_none()).collect();
+    let names = before.iter().map(|(name, _)| name).enumerate();
+    let gone: Vec<&Bytes> =
+        names.filter(|(at, name)| after.get_near(*at, name).is_none()).map(|(_, name)| name).collect();
     if !gone.is_empty() {
         let default = encode::encode(&T::default())?;
         let (_, shape) = decode::<T>(fields)?;

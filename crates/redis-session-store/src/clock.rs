@@ -33,6 +33,11 @@ impl ServerClock {
         Self { start: Instant::now(), offset: AtomicI64::new(UNKNOWN), samples: Mutex::default() }
     }
 
+    /// Whether there was an answer yet.
+    pub(crate) fn is_known(&self) -> bool {
+        self.offset.load(Ordering::Relaxed) != UNKNOWN
+    }
+
     /// What it shows. `None`: no answer yet.
     pub(crate) fn now(&self) -> Option<Time> {
         let offset = self.offset.load(Ordering::Relaxed);

@@ -192,7 +192,7 @@ async fn watch(client: Client, clock: Arc<ServerClock>, place: String) {
             tokio::spawn(async move { client.force_reconnection().await });
             missed = 0;
         }
-        tokio::time::sleep(if clock.now().is_some() { EVERY } else { SOON }).await;
+        tokio::time::sleep(if clock.is_known() { EVERY } else { SOON }).await;
     }
 }
 
@@ -215,7 +215,11 @@ impl Server for Node {
         let value: Value = self.client().with_options(&options).hgetall(key.clone()).await.map_err(failure)?;
         let map = value.into_map().map_err(|_| Failure::Odd)?.inner();
         // `convert` to pairs costs seven times as much.
-        map.into_iter().map(|(name, value)| Ok((name.into_bytes(), bytes(value)?))).collect()
+        let mut pairs = Vec::with_capacity(map.len());
+        for (name, value) in map {
+            pairs.push((name.into_bytes(), bytes(value)?));
+        }
+        Ok(pairs)
     }
 
     async fn script(
@@ -231,7 +235,7 @@ impl Server for Node {
             let mut all = Vec::with_capacity(3 + args.len());
             all.extend([Value::from_static_str(text), Value::from_static_str("1"), Value::Bytes(key.clone())]);
             all.extend(args.iter().cloned().map(Value::Bytes));
-            let command = CustomCommand::new_static(command, fred::util::redis_keyslot(key), false);
+            let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
             client.with_options(&options).custom::<Value, _>(command, all).await.map_err(failure)
         };
         let value = match send("EVALSHA", script.sha).await {

@@ -64,9 +64,9 @@ impl<S: Server> Operations<S> {
     }
 
     pub(crate) async fn run(&self, script: &'static Script, key: &Bytes, args: Vec<Bytes>) -> Result<Reply, Error> {
-        let by = self.by();
-        self.know_the_time(by).await?;
         let sent = Instant::now();
+        let by = sent + self.deadline;
+        self.know_the_time(by).await?;
         let reply = self.server.script(script, key, args, by).await.map_err(Failure::of_write)?;
         if let Some(now) = script::late(&reply) {
             // Perhaps it is our clock that is wrong: the caller's next try is by the right one.
@@ -77,14 +77,14 @@ impl<S: Server> Operations<S> {
 
     /// Whoever goes on from here has a clock to say until when a write may run, and what is past its deadline.
     pub(crate) async fn know_the_time(&self, by: Instant) -> Result<(), Error> {
-        if self.clock.now().is_none() {
+        if !self.clock.is_known() {
             self.server.time(by).await.map_err(Failure::of_read)?;
         }
         Ok(())
     }
 
     pub(crate) fn key(&self, session: &SessionKey) -> Bytes {
-        [&self.prefix, session.to_text().as_str()].concat().into()
+        session.to_text_after(&self.prefix).into()
     }
 
     pub(crate) fn by(&self) -> Instant {

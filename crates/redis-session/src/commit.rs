@@ -252,7 +252,7 @@ pub(crate) async fn write(
     }
     let not_after = not_after(handle, &key).await?;
     let mut staged = handle.working().and_then(|mut working| stage(&mut working))?;
-    let mut save = request(handle, &id, token, &staged, step(handle, &gives), not_after)?;
+    let mut save = request(handle, &id, token, &mut staged, step(handle, &gives), not_after)?;
     save.renews = renews;
     loop {
         tries.sent += 1;
@@ -296,7 +296,8 @@ pub(crate) async fn write(
                 move_to(handle, *record)?;
                 staged = handle.working().and_then(|mut working| stage(&mut working))?;
                 let token = Token::random(&settings.random)?;
-                save = Save { earlier, renews, ..request(handle, &id, Some(token), &staged, save.step, not_after)? };
+                save = request(handle, &id, Some(token), &mut staged, save.step, not_after)?;
+                (save.earlier, save.renews) = (earlier, renews);
             }
             // A first copy that is held somewhere may yet run, on a version that does not refuse it.
             Ok(Saved::Refused(_) | Saved::TooLarge) if tries.unknown => return Err(tries.doubt(handle, None)),
@@ -326,11 +327,12 @@ fn step(handle: &Handle, gives: &Gives) -> Step {
     }
 }
 
+/// Takes the changes out of what is staged; its fields stay for when they are saved.
 fn request(
     handle: &Handle,
     id: &SessionId,
     token: Option<Token>,
-    staged: &Staged,
+    staged: &mut Staged,
     step: Step,
     not_after: Time,
 ) -> Result<Save, Error> {
@@ -342,7 +344,7 @@ fn request(
         proof: id.proof(),
         base: state.base.ok_or_else(Error::gone)?,
         merges: staged.merges,
-        changes: staged.changes.clone(),
+        changes: std::mem::take(&mut staged.changes),
         step,
         renews: true,
         wish: state.wish,

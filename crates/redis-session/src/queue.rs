@@ -22,7 +22,7 @@ struct Line {
 /// The turn of one writer. Dropping it lets the next one in.
 pub(crate) struct Turn {
     latest: Option<OwnedMutexGuard<Option<Record>>>,
-    place: Place,
+    _place: Place,
 }
 
 /// A place in a line, given up by its drop.
@@ -43,9 +43,10 @@ impl Queue {
         let place = Place { queue: self.clone(), key: key.clone() };
         let latest = match turn.clone().try_lock_owned() {
             Ok(latest) => latest,
-            Err(_) => tokio::time::timeout_at(by, turn.lock_owned()).await.ok()?,
+            // Boxed, since every commit has room for it, and few wait.
+            Err(_) => Box::pin(tokio::time::timeout_at(by, turn.lock_owned())).await.ok()?,
         };
-        Some(Turn { latest: Some(latest), place })
+        Some(Turn { latest: Some(latest), _place: place })
     }
 
     fn lines(&self) -> MutexGuard<'_, HashMap<SessionKey, Line>> {
@@ -61,8 +62,9 @@ impl Turn {
 
     /// Tells the next writer, if one waits, what is in the store now.
     pub(crate) fn leave(mut self, latest: impl FnOnce() -> Record) {
-        let others_wait = self.place.queue.lines().get(&self.place.key).is_some_and(|line| line.writers > 1);
-        if let (true, Some(mut turn)) = (others_wait, self.latest.take()) {
+        let Some(mut turn) = self.latest.take() else { return };
+        // Who waits has a share of it, beside this writer and the line.
+        if Arc::strong_count(OwnedMutexGuard::mutex(&turn)) > 2 {
             *turn = Some(latest());
         }
     }

@@ -161,19 +161,26 @@ enum Begun {
 /// The response leaves: what is to be written?
 fn begin(handle: &Arc<Handle>, status: StatusCode) -> Begun {
     let renews = handle.settings.renew == Renew::OnEveryRequest;
-    if !renews && !handle.was_asked_for() {
+    let asked_for = handle.was_asked_for();
+    if !renews && !asked_for {
         return Begun::Untouched;
     }
     handle.state().left = true;
     let order = Order { dropped: handle.settings.drops_edits(status), ..Order::default() };
-    if handle.was_asked_for() && handle.try_turn().is_ok() && matches!(commit::plan(handle, order), Ok(Plan::Nothing)) {
+    if asked_for && handle.try_turn().is_ok() && is_nothing(handle, order) {
         return Begun::Done;
     }
-    let handle = handle.clone();
-    Begun::Step(Finish::new(async move { commit_response(&handle, order).await }))
+    Begun::Step(Finish::new(commit_response(handle.clone(), order)))
 }
 
-async fn commit_response(handle: &Handle, order: Order) -> Result<(), Error> {
+/// Whether it is plain that nothing is to be written. What edits come to, the commit finds out, once.
+fn is_nothing(handle: &Handle, order: Order) -> bool {
+    handle.working().is_ok_and(|working| !working.is_edited())
+        && matches!(commit::plan(handle, order), Ok(Plan::Nothing))
+}
+
+async fn commit_response(handle: Arc<Handle>, order: Order) -> Result<(), Error> {
+    let handle = &*handle;
     if !handle.was_asked_for() {
         // Only to renew it: a response that never asked is not held up by a store that fails.
         if handle.load().await.is_err() {

@@ -34,9 +34,20 @@ impl Encoded {
             return self.iter().find(|(n, _)| *n == name).map(|(_, text)| text);
         }
         let place = self.sorted.binary_search_by(|at| self.ends[*at].0.as_ref().cmp(name)).ok()?;
-        let at = self.sorted[place];
+        Some(self.text(self.sorted[place]))
+    }
+
+    /// The same, looked for first where another value of the type has it.
+    pub(crate) fn get_near(&self, at: usize, name: &[u8]) -> Option<&[u8]> {
+        match self.ends.get(at) {
+            Some((there, _)) if there == name => Some(self.text(at)),
+            _ => self.get(name),
+        }
+    }
+
+    fn text(&self, at: usize) -> &[u8] {
         let from = if at == 0 { 0 } else { self.ends[at - 1].1 };
-        Some(&self.buffer[from..self.ends[at].1])
+        &self.buffer[from..self.ends[at].1]
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, &[u8])> {
@@ -49,6 +60,9 @@ impl Encoded {
         self.buffer.slice_ref(text)
     }
 }
+
+/// Most sessions have room in it, and the allocator keeps blocks up to this size at hand.
+const ROOM: usize = 1024;
 
 /// Serialises a value into fields.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Encoded, Error> {
@@ -166,7 +180,7 @@ impl Serializer for FieldSerializer {
     type SerializeStructVariant = No;
 
     fn serialize_struct(self, _: &'static str, fields: usize) -> Result<FieldWriter, Problem> {
-        Ok(FieldWriter { buffer: Vec::with_capacity(512), ends: Vec::with_capacity(fields), next: Bytes::new() })
+        Ok(FieldWriter { buffer: Vec::with_capacity(ROOM), ends: Vec::with_capacity(fields), next: Bytes::new() })
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<FieldWriter, Problem> {
