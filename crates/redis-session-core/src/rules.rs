@@ -63,6 +63,8 @@ pub enum Rule {
     RefreshDropsTheDoubtful = 1 << 27,
     /// A version that a request has not seen is no base for its next edits.
     UnseenVersionsAreNoBase = 1 << 28,
+    /// A session that is over when its answer leaves has no cookie.
+    NoCookieAfterTheEnd = 1 << 29,
 }
 
 #[cfg(feature = "mutants")]
