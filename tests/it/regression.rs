@@ -106,6 +106,26 @@ async fn a_session_that_is_over_before_its_answer_leaves_has_no_cookie() {
     assert!(!begin_and_fail(31 * minute).await);
 }
 
+// What a request has not seen may let its session live longer than it knows.
+#[tokio::test]
+async fn a_session_that_another_request_has_prolonged_has_its_new_cookie() {
+    let (place, minute) = (Place::in_memory(), Duration::from_secs(60));
+    let visitor = place.visitor();
+    visitor.visit(async |session| session.insert("visits", &1)).await;
+    let (before, other) = (visitor.cookie(), visitor.copy());
+    visitor
+        .request(async |request| {
+            let session: Session = Session::from_extensions(request.extensions()).await.unwrap();
+            other.visit(async |session| session.remember(1000 * minute).await).await;
+            session.rotate().await.unwrap();
+            place.pass(31 * minute);
+            StatusCode::INTERNAL_SERVER_ERROR
+        })
+        .await;
+    assert_ne!(visitor.cookie(), before);
+    assert_eq!(visitor.fields().await, [("visits".to_owned(), "1".to_owned())]);
+}
+
 // It began one without fields: a key in the store, and a cookie for a visitor who had done nothing.
 #[tokio::test]
 async fn a_transaction_that_changes_nothing_begins_no_session_and_a_save_begins_one() {

@@ -345,6 +345,10 @@ impl Handle {
     /// Whether the session is over, by what this request knows: its handler has taken longer than the session lives.
     pub(crate) fn is_past_its_deadline(&self, state: &State) -> bool {
         let (Found::Alive(record), Some(now)) = (&state.found, self.settings.store.now()) else { return false };
+        // A version that it has not seen may ask to live longer.
+        if state.base != state.latest {
+            return false;
+        }
         self.life().deadline(record.created, record.seen, &record.wishes) <= now && Rule::NoCookieAfterTheEnd.holds()
     }
 
