@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, StatusCode};
 use axum::routing::get;
 use redis_session::{Clock, KeyRing, MemoryStore, RedisSessionLayer, Session, Store};
 use redis_session_core::{
@@ -15,7 +15,7 @@ use redis_session_core::{
 use redis_session_testkit::Browser;
 use tower::ServiceExt;
 
-use crate::visitor::on_both_stores;
+use crate::visitor::{Place, on_both_stores};
 
 /// A store that makes the first save, and loses the reply; then others write, and what is sent again arrives late.
 struct LostThenLate {
@@ -81,6 +81,49 @@ async fn a_write_whose_reply_is_lost_and_whose_second_copy_is_late_is_of_unknown
     let response = app.oneshot(request).await.unwrap();
     let error = response.extensions().get::<redis_session::Error>().unwrap();
     assert!(error.is_outcome_unknown(), "{error:?}");
+}
+
+// The last write of a slow request failed, or there was none, so nothing told it that its session was over; and its
+// answer took the cookie of a newer session away.
+#[tokio::test]
+async fn a_session_that_is_over_before_its_answer_leaves_has_no_cookie() {
+    let place = Place::in_memory();
+    let begin_and_fail = async |takes: Duration| {
+        let visitor = place.visitor();
+        visitor
+            .request(async |request| {
+                let session: Session = Session::from_extensions(request.extensions()).await.unwrap();
+                session.insert("visits", &1).unwrap();
+                session.save().await.unwrap();
+                place.pass(takes);
+                StatusCode::INTERNAL_SERVER_ERROR
+            })
+            .await;
+        visitor.cookie().is_some()
+    };
+    let minute = Duration::from_secs(60);
+    assert!(begin_and_fail(30 * minute).await);
+    assert!(!begin_and_fail(31 * minute).await);
+}
+
+// What a request has not seen may let its session live longer than it knows.
+#[tokio::test]
+async fn a_session_that_another_request_has_prolonged_has_its_new_cookie() {
+    let (place, minute) = (Place::in_memory(), Duration::from_secs(60));
+    let visitor = place.visitor();
+    visitor.visit(async |session| session.insert("visits", &1)).await;
+    let (before, other) = (visitor.cookie(), visitor.copy());
+    visitor
+        .request(async |request| {
+            let session: Session = Session::from_extensions(request.extensions()).await.unwrap();
+            other.visit(async |session| session.remember(1000 * minute).await).await;
+            session.rotate().await.unwrap();
+            place.pass(31 * minute);
+            StatusCode::INTERNAL_SERVER_ERROR
+        })
+        .await;
+    assert_ne!(visitor.cookie(), before);
+    assert_eq!(visitor.fields().await, [("visits".to_owned(), "1".to_owned())]);
 }
 
 // It began one without fields: a key in the store, and a cookie for a visitor who had done nothing.

@@ -85,6 +85,8 @@ pub enum Rule {
     CapsEndBeforeTheWrite = 1 << 38,
     /// The entry that a login may be waiting for stays.
     EntriesOfNobodyStay = 1 << 39,
+    /// A session that is over when its answer leaves has no cookie.
+    NoCookieAfterTheEnd = 1 << 40,
 }
 
 #[cfg(feature = "mutants")]

@@ -356,6 +356,16 @@ impl Handle {
         self.state().asked_for
     }
 
+    /// Whether the session is over, by what this request knows: its handler has taken longer than the session lives.
+    pub(crate) fn is_past_its_deadline(&self, state: &State) -> bool {
+        let (Found::Alive(record), Some(now)) = (&state.found, self.settings.store.now()) else { return false };
+        // A version that it has not seen may ask to live longer.
+        if state.base != state.latest {
+            return false;
+        }
+        self.life().deadline(record.created, record.seen, &record.wishes) <= now && Rule::NoCookieAfterTheEnd.holds()
+    }
+
     /// How long a cookie that is sent now may promise to live. `None`: until the browser ends.
     pub(crate) fn max_age(&self, state: &State) -> Option<Duration> {
         let Found::Alive(record) = &state.found else { return None };

@@ -45,6 +45,7 @@ fn breakable() -> Vec<(Rule, Scenario)> {
         (Rule::RotationsTakeANewProof, Scenario::fixation(&[LogIn], &[Read]).both(1)),
         (Rule::RefreshDropsTheDoubtful, two(SaveRefresh, SaveRefresh)),
         (Rule::UnseenVersionsAreNoBase, apart(Push, SaveMore)),
+        (Rule::NoCookieAfterTheEnd, living(&[Rotate, Goodbye]).both(2)),
     ]
 }
 

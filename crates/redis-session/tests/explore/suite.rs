@@ -110,6 +110,8 @@ fn single() -> Vec<Scenario> {
         Scenario::new(Ground::Nothing, &[Act::Insert, Act::Destroy]).both(2),
         Scenario::new(Ground::Living, &[Act::Increment, Act::Destroy]).both(2),
         Scenario::new(Ground::Living, &[Act::LogIn, Act::Push]).both(2),
+        Scenario::new(Ground::Living, &[Act::Rotate, Act::Goodbye]).both(2),
+        Scenario::fixation(&[Act::Rotate], &[Act::Remember]).both(2).apart(),
         Scenario::new(Ground::Living, &[Act::Count, Act::Text, Act::Number]).faults(1).apart(),
     ];
     for act in EVERY {

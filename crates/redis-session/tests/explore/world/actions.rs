@@ -68,10 +68,8 @@ impl World<'_> {
         let mut actions = self.fates(may_fail);
         actions.extend(self.startable().map(Action::Start));
         for (at, visit) in self.visits.iter().enumerate() {
-            match visit.progress {
-                Progress::Answered(_) => actions.push(Action::Deliver(at)),
-                Progress::Running(_) if may_fail => actions.push(Action::Abandon(at)),
-                _ => {}
+            if matches!(visit.progress, Progress::Answered(_)) {
+                actions.push(Action::Deliver(at));
             }
             // Without a leap it would be as if it had gone on at once.
             if visit.dawdles() && (!may_leap || visit.dawdles_since < Some(self.jumps)) {
@@ -82,12 +80,17 @@ impl World<'_> {
         let dawdling = self.visits.iter().any(Visit::dawdles);
         let waits = |visit: &Visit| visit.is_running() && !visit.is_at_gate();
         // Also for a task that goes on for a client that went away, and has its turn.
-        let only_tasks = actions.is_empty() && self.visits.iter().any(waits);
-        if only_tasks || self.pausing() > 0 && self.time_left().is_none_or(|left| left > Duration::ZERO) {
+        let for_tasks = self.visits.iter().any(waits) || dawdling && tasks_are_alive();
+        let for_requests = self.pausing() > 0 && self.time_left().is_none_or(|left| left > Duration::ZERO);
+        if for_requests || actions.is_empty() && for_tasks {
             actions.push(Action::Pause);
         }
         if actions.is_empty() && !dawdling {
             return actions;
+        }
+        if may_fail {
+            let running = |at: &usize| self.visits[*at].is_running();
+            actions.extend((0..self.visits.len()).filter(running).map(Action::Abandon));
         }
         if may_leap && !self.somebody_waits() {
             actions.extend(LEAPS.into_iter().chain(self.scenario.stricter.then_some(PAST_STRICT)).map(Action::Jump));

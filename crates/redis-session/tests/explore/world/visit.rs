@@ -12,7 +12,7 @@ use http::Response;
 use redis_session_core::{Created, Ended, Error, Saved, Time, Token};
 
 use crate::acts::{Act, Job, Word};
-use crate::facts::Ticket;
+use crate::facts::{MINUTE, Ticket};
 use crate::wire::{Op, Outcome};
 
 use super::fingerprint::{hash_answer, hash_op};
@@ -63,7 +63,7 @@ pub(super) struct Visit {
     pub(super) was_replaced: bool,
     /// Whether it had expired, by the policy of its process, when it was read.
     pub(super) found_expired: bool,
-    /// Whether nothing was there when it was read, so late that there may have been a tombstone.
+    /// Whether it was told that nothing is there, so late that a tombstone may have come and gone.
     pub(super) found_nothing_late: bool,
     /// Whether edits of it that were not made are excused: its session is dead.
     pub(super) excused: bool,
@@ -203,6 +203,9 @@ impl Visit {
             self.writing.tokens.push(token);
         }
         let was_lost = self.writing.lost > 0;
+        if matches!(answer, Ok(Outcome::Loaded(None))) {
+            self.found_nothing_late |= now.since(self.arrived) >= MINUTE;
+        }
         match answer {
             Err(error) if error.is_outcome_unknown() || was_lost => {
                 self.writing.last = if op.is_touch() { Last::LostTouch } else { Last::Lost };
