@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis_session::{Clock, Event, MemoryStore, Observer, RedisStore, Store};
-use redis_session_core::{BoxFuture, Create, Created, End, Ended, Error, Kind, Save, Saved, SessionKey, Stored, Time};
+use redis_session_core::{
+    BoxFuture, Create, Created, End, Ended, Error, Index, Kind, Save, Saved, SessionKey, Stored, Time,
+};
 
 /// Clones share one store.
 #[derive(Clone)]
@@ -95,6 +97,10 @@ impl Store for Watched {
 
     fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
         Box::pin(async move { self.called(|calls| calls.ends += 1)?.end(key, end).await })
+    }
+
+    fn index(&self) -> Option<&dyn Index> {
+        self.0.store.index()
     }
 }
 
