@@ -13,6 +13,7 @@ mod life;
 mod logging;
 mod people;
 mod regression;
+mod renewals;
 mod requests;
 mod responses;
 mod state;

@@ -32,11 +32,12 @@ pub struct Expiry {
     absolute: Duration,
     remembered: Duration,
     touch_every: Duration,
+    new_id_every: Option<Duration>,
 }
 
 impl Default for Expiry {
     fn default() -> Self {
-        Self { idle: 30 * MINUTE, absolute: 12 * HOUR, remembered: 30 * DAY, touch_every: MINUTE }
+        Self { idle: 30 * MINUTE, absolute: 12 * HOUR, remembered: 30 * DAY, touch_every: MINUTE, new_id_every: None }
     }
 }
 
@@ -47,15 +48,17 @@ impl Expiry {
         absolute: DAY.saturating_mul(30),
         remembered: DAY.saturating_mul(30),
         touch_every: MINUTE,
+        new_id_every: None,
     };
     /// NIST SP 800-63B-4, section 2.2.3 (AAL2): 24 hours in all, one hour idle.
-    pub const AAL2: Self = Self { idle: HOUR, absolute: DAY, remembered: DAY, touch_every: MINUTE };
+    pub const AAL2: Self = Self { idle: HOUR, absolute: DAY, remembered: DAY, touch_every: MINUTE, new_id_every: None };
     /// NIST SP 800-63B-4, section 2.3.3 (AAL3): 12 hours in all, 15 minutes idle.
     pub const AAL3: Self = Self {
         idle: MINUTE.saturating_mul(15),
         absolute: HOUR.saturating_mul(12),
         remembered: HOUR.saturating_mul(12),
         touch_every: MINUTE,
+        new_id_every: None,
     };
 
     /// Ends a session this long after its last request; the rest is as in the default.
@@ -80,6 +83,21 @@ impl Expiry {
         Self { touch_every: interval, ..self }
     }
 
+    /// Gives the session of a user a new id this often, so that a copy of its cookie is of use for so long only (the
+    /// renewal timeout of OWASP's Session Management Cheat Sheet). Default: never. Sessions without a user have nothing to
+    /// protect, and keep theirs.
+    ///
+    /// Nobody notices: the old id works until a request came with the new one, and for a minute after that. An old id that
+    /// turns up later is a copy that somebody has kept, and an event.
+    pub fn new_id_every(self, interval: Duration) -> Self {
+        Self { new_id_every: Some(interval), ..self }
+    }
+
+    /// How often the session of a user gets a new id. `None`: never.
+    pub fn renewal(&self) -> Option<Duration> {
+        self.new_id_every
+    }
+
     /// Whether these timeouts can be kept.
     ///
     /// # Errors
@@ -88,7 +106,7 @@ impl Expiry {
         for (name, timeout) in [("idle", self.idle), ("absolute", self.absolute), ("remembered", self.remembered)] {
             check_timeout(name, timeout)?;
         }
-        Ok(())
+        self.new_id_every.map_or(Ok(()), |interval| check_timeout("renewal", interval))
     }
 
     /// The numbers that stores work with.

@@ -146,6 +146,8 @@ pub enum Reason {
     Refused,
     /// Another user logged in from the same browser.
     OtherUser,
+    /// Somebody came with a copy of an old cookie of it.
+    Reused,
     /// A reason that a newer version of this library wrote.
     Other,
 }
@@ -161,13 +163,14 @@ impl Reason {
             Self::Cap => "cap",
             Self::Refused => "refused",
             Self::OtherUser => "other-user",
+            Self::Reused => "reused",
             Self::Other => "other",
         }
     }
 
     fn from_word(word: &str) -> Self {
         use Reason::*;
-        let known = [Destroyed, Expired, LoggedOut, Revoked, Cap, Refused, OtherUser];
+        let known = [Destroyed, Expired, LoggedOut, Revoked, Cap, Refused, OtherUser, Reused];
         known.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Other)
     }
 

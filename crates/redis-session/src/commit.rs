@@ -30,6 +30,8 @@ pub(crate) struct Order {
     pub(crate) dropped: bool,
     /// A write is made although there may be no edit: a closure that is yet to be run.
     pub(crate) changes: bool,
+    /// The response that this write is for can bring a new id to the browser.
+    pub(crate) brings_ids: bool,
 }
 
 /// What must happen, by what is known now.
@@ -39,7 +41,7 @@ pub(crate) fn plan(handle: &Handle, order: Order) -> Result<Plan, Error> {
     state.no_doubt()?;
     // A wish alone begins no session: a middleware may give one to every visitor.
     let changed = changed || matches!(state.found, Found::Alive(_)) && !state.wish.is_empty();
-    let touch_due = touch_due(handle, &state);
+    let touch_due = touch_due(handle, &state) || order.brings_ids && renewal_due(handle, &state);
     Ok(Plan::decide(&state.found, Wish { changed, asked: order.asked, dropped: order.dropped, touch_due }))
 }
 
@@ -59,9 +61,19 @@ fn brings_a_renewed_proof(state: &State) -> bool {
     unseen && state.id.as_ref().is_some_and(|id| id.proof() == record.proof)
 }
 
+/// Whether the session of a user is to get a new id: nobody comes with one that he was not given yet.
+fn renewal_due(handle: &Handle, state: &State) -> bool {
+    let (Found::Alive(record), Some(id)) = (&state.found, &state.id) else { return false };
+    let Some(interval) = handle.settings.expiry.renewal().filter(|_| record.login.is_some()) else { return false };
+    let is_old = || handle.settings.store.now().is_some_and(|now| now.since(record.replaced()) >= interval);
+    // One at a time: the id before is good until this one was seen.
+    let is_seen = !record.previous.is_some_and(|previous| previous.by == ReplacedBy::Renewal);
+    state.outgoing == Outgoing::Nothing && id.proof() == record.proof && is_seen && is_old()
+}
+
 /// Carries out a plan on the edits as they are. The caller has the turn.
-pub(crate) async fn carry_out(handle: &Handle, plan: Plan) -> Result<(), Error> {
-    carry_out_with(handle, plan, Order::default(), &mut |working| Ok(working.stage())).await
+pub(crate) async fn carry_out(handle: &Handle, plan: Plan, order: Order) -> Result<(), Error> {
+    carry_out_with(handle, plan, order, &mut |working| Ok(working.stage())).await
 }
 
 /// Carries out a plan on what `stage` makes of the working copy.
@@ -71,11 +83,18 @@ pub(crate) async fn carry_out_with(
     order: Order,
     stage: &mut Stage<'_>,
 ) -> Result<(), Error> {
+    let gives = || {
+        let state = handle.state();
+        match handle.renewed_id(&state).filter(|_| order.brings_ids && renewal_due(handle, &state)) {
+            Some(id) => Gives::Renewal(id),
+            None => Gives::Nothing,
+        }
+    };
     match plan {
         Plan::Nothing => Ok(()),
         Plan::Create => create(handle, order, stage).instrument(handle.span("create")).await,
-        Plan::Save => save(handle, stage, Gives::Nothing).await,
-        Plan::Touch => touch(handle).instrument(handle.span("touch")).await,
+        Plan::Save => save(handle, stage, gives()).await,
+        Plan::Touch => touch(handle, gives()).instrument(handle.span("touch")).await,
         Plan::Drop(why) => {
             handle.working()?.drop_edits();
             handle.state().wish = WishChange::default();
@@ -159,24 +178,23 @@ fn created(handle: &Handle, id: SessionId, create: &Create, staged: Staged, at: 
         fields: Fields::default(),
     };
     let mut state = handle.state();
-    (state.id, state.signed_by) = (Some(id), None);
+    state.give(id);
     state.stand_on(Some(create.token));
     state.found = Found::Alive(Box::new(record));
     state.wish = WishChange::default();
     state.ended_here = None;
-    state.outgoing = Outgoing::Give;
     drop(state);
     handle.tell(Event::Created);
     Ok(handle.working()?.saved(staged)?)
 }
 
 /// Renews the idle timeout, and writes nothing else.
-async fn touch(handle: &Handle) -> Result<(), Error> {
+async fn touch(handle: &Handle, gives: Gives) -> Result<(), Error> {
     let nothing = Staged { changes: Changes::default(), merges: true, fields: Fields::default() };
     if let Listed::Gone(found) = listing::keep(handle, listing::Need::Renewal).await? {
         return dead(handle, false, found);
     }
-    let wrote = write(handle, None, &mut |_| Ok(nothing.clone()), Gives::Nothing, true).await?;
+    let wrote = write(handle, None, &mut |_| Ok(nothing.clone()), gives, true).await?;
     settle(handle, false, wrote)
 }
 
@@ -185,17 +203,10 @@ pub(crate) enum Gives {
     Nothing,
     /// A new proof.
     Rotation(SessionId),
+    /// A new proof for the browser; this request goes on with the one that it came with.
+    Renewal(SessionId),
     /// A new proof, and a user.
     LogIn(SessionId, LogIn),
-}
-
-impl Gives {
-    fn id(&self) -> Option<&SessionId> {
-        match self {
-            Self::Nothing => None,
-            Self::Rotation(id) | Self::LogIn(id, _) => Some(id),
-        }
-    }
 }
 
 /// Saves the edits, and what else is given.
@@ -258,7 +269,7 @@ pub(crate) async fn write(
         tries.sent += 1;
         match settings.store.save(&key, &save).await {
             Ok(Saved::Saved { before, at }) => {
-                let known = saved(handle, &save, gives.id().cloned(), before, at);
+                let known = saved(handle, &save, &gives, before, at);
                 if save.token.is_none() {
                     handle.tell(Event::Touched);
                     return Ok(Wrote::Done);
@@ -323,6 +334,7 @@ fn step(handle: &Handle, gives: &Gives) -> Step {
         Gives::Nothing if brings_a_renewed_proof(&handle.state()) => Step::Seen,
         Gives::Nothing => Step::Keep,
         Gives::Rotation(id) => Step::Rotate(id.proof()),
+        Gives::Renewal(id) => Step::Renew(id.proof()),
         Gives::LogIn(id, login) => Step::LogIn(id.proof(), login.clone()),
     }
 }
@@ -364,7 +376,7 @@ fn move_to(handle: &Handle, mut record: Record) -> Result<(), Error> {
 
 /// Takes note of a write that was made. Answers whether it was made on the version that the working copy's base shows, so
 /// that all fields are known.
-fn saved(handle: &Handle, save: &Save, new_id: Option<SessionId>, before: Option<Token>, at: Time) -> bool {
+fn saved(handle: &Handle, save: &Save, gives: &Gives, before: Option<Token>, at: Time) -> bool {
     let mut state = handle.state();
     if let Found::Alive(record) = &mut state.found {
         if save.renews {
@@ -379,9 +391,10 @@ fn saved(handle: &Handle, save: &Save, new_id: Option<SessionId>, before: Option
     if state.wish == save.wish {
         state.wish = WishChange::default();
     }
-    if let Some(id) = new_id {
-        (state.id, state.signed_by) = (Some(id), None);
-        state.outgoing = Outgoing::Give;
+    match gives {
+        Gives::Nothing => {}
+        Gives::Rotation(id) | Gives::LogIn(id, _) => state.give(id.clone()),
+        Gives::Renewal(id) => state.offer(id.clone()),
     }
     let known = before == state.base || !Rule::UnseenVersionsAreNoBase.holds();
     // A merge that ran on a version which this request has not seen leaves its base old: the next edit with a closure

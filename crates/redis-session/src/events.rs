@@ -30,6 +30,9 @@ pub enum Event {
     LoggedOut,
     /// The session of a user was ended from elsewhere, or for the sake of another one.
     Revoked(Reason),
+    /// Somebody came with a cookie that a timed renewal had replaced long before: a copy that was kept. See
+    /// [`Observer::reused`] for whose it was.
+    Reused,
     /// The application ended a session.
     Destroyed,
     /// A session was found past its deadline.
@@ -91,6 +94,15 @@ pub enum Refusal {
 pub trait Observer: Send + Sync + 'static {
     /// Something happened.
     fn observe(&self, event: Event);
+
+    /// Somebody has a copy of an old cookie of this user, named as in [`log_in`](crate::Session::log_in): a stolen cookie
+    /// looks like that, and a restored backup of a browser. Told beside [`Event::Reused`]. Default: nothing.
+    ///
+    /// # Security
+    /// This is the only place where an observer gets to know a user. Keep it out of metric labels.
+    fn reused(&self, user: &str) {
+        let _ = user;
+    }
 }
 
 impl Event {
@@ -106,6 +118,7 @@ impl Event {
             Self::LoginRefused => "login refused",
             Self::LoggedOut => "logged out",
             Self::Revoked(_) => "revoked",
+            Self::Reused => "reused",
             Self::Destroyed => "destroyed",
             Self::Expired => "expired",
             Self::Refused(_) => "refused",

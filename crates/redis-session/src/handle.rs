@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis_session_core::{
-    End, Ended, Error as CoreError, Found, Index, KeyId, Kind, Life, Reason, Rule, SessionId, SessionKey, Time, Token,
-    Whose, Why, WishChange, Working, look_at,
+    Derivation, End, Ended, Error as CoreError, Found, Index, KeyId, Kind, Life, Reason, Rule, SessionId, SessionKey,
+    Successor, Time, Token, User, Whose, Why, WishChange, Working, look_at,
 };
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, TryLockError};
 use tokio::time::Instant;
@@ -14,7 +14,8 @@ use tracing::{Instrument, Span};
 
 use crate::error::Error;
 use crate::events::{Event, Refusal};
-use crate::layer::Settings;
+use crate::layer::{IfReused, Settings};
+use crate::listing;
 use crate::scan::{CookieLines, scan};
 
 /// One session in one request. All its views, in handlers, middleware and tasks, share it.
@@ -40,6 +41,9 @@ pub(crate) struct State {
     pub(crate) id: Option<SessionId>,
     /// The key that signed this id. `None`: it is new, and the current key will sign it.
     pub(crate) signed_by: Option<KeyId>,
+    /// The id that a timed renewal made of it, for the browser: this request goes on with the one that it came with.
+    /// `None`: there is nothing to offer.
+    pub(crate) offer: Option<SessionId>,
     /// The version that the working copy's base shows. `None`: there is no record.
     pub(crate) base: Option<Token>,
     /// The newest version that is known to have been there: the base, or this request's own merge on a version that it
@@ -62,6 +66,20 @@ impl State {
     /// Takes note that the working copy's base shows this version, the newest that is known.
     pub(crate) fn stand_on(&mut self, version: Option<Token>) {
         (self.base, self.latest) = (version, version);
+        if version.is_none() {
+            self.offer = None;
+        }
+    }
+
+    /// Goes on with a new id, which the response brings to the browser.
+    pub(crate) fn give(&mut self, id: SessionId) {
+        (self.id, self.signed_by, self.offer) = (Some(id), None, None);
+        self.outgoing = Outgoing::Give;
+    }
+
+    /// Goes on with the id that it has; the response brings this one to the browser.
+    pub(crate) fn offer(&mut self, id: SessionId) {
+        (self.offer, self.outgoing) = (Some(id), Outgoing::Give);
     }
 
     /// Whether the outcomes of all writes are known.
@@ -127,6 +145,7 @@ impl Handle {
             found: Found::Absent,
             id: None,
             signed_by: None,
+            offer: None,
             base: None,
             latest: None,
             wish: WishChange::default(),
@@ -245,7 +264,29 @@ impl Handle {
         state.presented = scanned.presented;
         (state.id, state.signed_by) = (scanned.id, scanned.signed_by);
         drop(state);
-        self.take_in(found)
+        self.take_in(found)?;
+        self.offer_again();
+        Ok(())
+    }
+
+    /// What a timed renewal makes of this request's id. `None`: it came without one.
+    pub(crate) fn renewed_id(&self, state: &State) -> Option<SessionId> {
+        let signer = &self.settings.signer;
+        let key = state.signed_by.unwrap_or_else(|| signer.current());
+        state.id.as_ref().map(|id| signer.successor(id, key, Derivation::Renewal))
+    }
+
+    /// Who comes with the id before a timed renewal gets the new one once more: the answer that had it may be lost.
+    fn offer_again(&self) {
+        let mut state = self.state();
+        let Found::Alive(record) = &state.found else { return };
+        if state.id.as_ref().is_some_and(|id| id.proof() == record.proof) {
+            return;
+        }
+        // Made with another key, it is not ours to offer.
+        if let Some(renewed) = self.renewed_id(&state).filter(|renewed| renewed.proof() == record.proof) {
+            state.offer(renewed);
+        }
     }
 
     /// Reads the session again, and makes the edits again on what is there; but for edits that may have been written
@@ -291,13 +332,24 @@ impl Handle {
         if matches!(found, Found::Expired) {
             self.end_expired(&key).await;
         }
-        match found {
+        match &found {
             Found::Gone => self.tell(Event::Refused(Refusal::Unknown)),
             Found::Ended { .. } => self.tell(Event::Refused(Refusal::Ended)),
+            Found::Replaced { by: Some(Successor::Renewal(user)), .. } => self.reused(&key, user).await,
             Found::Replaced { .. } => self.tell(Event::Refused(Refusal::Replaced)),
             Found::Absent | Found::Expired | Found::Alive(_) => {}
         }
         Ok(found)
+    }
+
+    /// Somebody has a copy of an old cookie of this session.
+    async fn reused(&self, key: &SessionKey, user: &User) {
+        self.tell(Event::Reused);
+        self.settings.tell_of_reuse(user);
+        if self.settings.if_reused == IfReused::EndSession {
+            // Told and logged where it fails; the old cookie is refused all the same.
+            let _ = listing::end_and_leave(&self.settings, user, &[key.handle()], Reason::Reused).await;
+        }
     }
 
     /// A record past its deadline is still there: its time to live was taken away, or the policy became stricter.

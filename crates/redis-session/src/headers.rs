@@ -14,7 +14,9 @@ pub(crate) fn write(handle: &Handle, headers: &mut HeaderMap) {
         match (state.outgoing, &state.id) {
             // The cookie of a session that is over would take the place of a newer one for nothing.
             (Outgoing::Give, Some(_)) if handle.is_past_its_deadline(&state) => return,
-            (Outgoing::Give, Some(id)) => cookie.line(id, &handle.settings.signer, handle.max_age(&state)),
+            (Outgoing::Give, Some(id)) => {
+                cookie.line(state.offer.as_ref().unwrap_or(id), &handle.settings.signer, handle.max_age(&state))
+            }
             (Outgoing::Remove, _) => cookie.removal(),
             _ => return,
         }

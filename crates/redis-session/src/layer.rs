@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use http::StatusCode;
-use redis_session_core::{Expiry, Index, KeyRing, Kind, Random, Signer, Store};
+use redis_session_core::{Expiry, Index, KeyRing, Kind, Random, Signer, Store, User};
 use redis_session_store::{RedisStore, fred};
 use tower_layer::Layer;
 
@@ -85,6 +85,7 @@ pub(crate) struct Settings {
     /// The most sessions that a user may have. `None`: any number.
     pub(crate) cap: Option<usize>,
     pub(crate) renew: Renew,
+    pub(crate) if_reused: IfReused,
     pub(crate) save_on: SaveOn,
     pub(crate) if_not_saved: IfNotSaved,
     pub(crate) random: Random,
@@ -100,6 +101,17 @@ pub enum Renew {
     WhenAsked,
     /// All that come with a session's cookie: one read a request, and one write when a touch is due.
     OnEveryRequest,
+}
+
+/// What happens when somebody comes with a cookie that a timed renewal ([`Expiry::new_id_every`]) had replaced long before.
+/// In any case he is nobody, and an observer is told whose cookie it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IfReused {
+    /// Nothing more: it may be a browser that was restored from a backup.
+    #[default]
+    Tell,
+    /// The session ends, for its owner too: who stole the cookie may have been the one who got the new id.
+    EndSession,
 }
 
 /// Which responses keep the edits of their request. What was awaited (`save`, `transaction`, `rotate`, `destroy`)
@@ -158,6 +170,7 @@ impl RedisSessionLayer {
             expiry: Expiry::default(),
             size_limit: 64 * 1024,
             cap: None,
+            if_reused: IfReused::default(),
             renew: Renew::default(),
             save_on: SaveOn::default(),
             if_not_saved: IfNotSaved::default(),
@@ -204,6 +217,12 @@ impl<L> RedisSessionLayer<L> {
     /// Which requests renew the idle timeout. Default: those that ask for their session.
     pub fn renew(self, renew: Renew) -> Self {
         self.with(|settings| settings.renew = renew)
+    }
+
+    /// What happens when somebody comes with a cookie that a timed renewal had replaced long before. Default: observers
+    /// are told.
+    pub fn if_reused(self, if_reused: IfReused) -> Self {
+        self.with(|settings| settings.if_reused = if_reused)
     }
 
     /// Which responses keep the edits of their request. Default: all but those of status 5xx.
@@ -288,8 +307,17 @@ impl Settings {
     /// Tells the log and the observers. One that panics stops neither the others nor the request.
     pub(crate) fn tell(&self, event: Event) {
         log(event, &self.realm);
+        self.tell_observers(event, |observer| observer.observe(event));
+    }
+
+    /// Tells the observers, and not the log, whose old cookie somebody has.
+    pub(crate) fn tell_of_reuse(&self, user: &User) {
+        self.tell_observers(Event::Reused, |observer| observer.reused(user.as_str()));
+    }
+
+    fn tell_observers(&self, event: Event, tell: impl Fn(&dyn Observer)) {
         for observer in &self.observers {
-            if catch_unwind(AssertUnwindSafe(|| observer.observe(event))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| tell(&**observer))).is_err() {
                 tracing::error!(target: "redis_session", event = event.name(), "an observer panicked");
             }
         }

@@ -85,7 +85,7 @@ pub use redis_session_store::{RedisStore, RedisStoreOptions, fred};
 pub use crate::cookie::{Cookie, SameSite};
 pub use crate::error::Error;
 pub use crate::events::{Event, Observer, Refusal};
-pub use crate::layer::{IfNotSaved, Main, RedisSessionLayer, Renew, SaveOn};
+pub use crate::layer::{IfNotSaved, IfReused, Main, RedisSessionLayer, Renew, SaveOn};
 pub use crate::people::LoggingIn;
 pub use crate::service::{RedisSession, ResponseFuture};
 pub use crate::session::{Session, Status, Untyped};

@@ -13,7 +13,7 @@ use crate::commit::{self, Gives, Wrote};
 use crate::ending;
 use crate::error::Error;
 use crate::events::Event;
-use crate::handle::{Handle, Outgoing};
+use crate::handle::Handle;
 use crate::listing;
 
 /// How many places a login tries: a session that vanishes meanwhile takes its login to a new one.
@@ -257,10 +257,10 @@ async fn adopt(handle: &Handle, asked: &Asked, id: &SessionId) -> Result<bool, E
         handle.tell(Event::Dropped(Why::Dead));
     }
     let mut state = handle.state();
-    (state.id, state.signed_by, state.wish) = (Some(id.clone()), None, WishChange::default());
-    state.outgoing = Outgoing::Give;
+    state.wish = WishChange::default();
     drop(state);
     handle.take_in(Ok(found))?;
+    handle.state().give(id.clone());
     Ok(true)
 }
 

@@ -166,7 +166,7 @@ fn begin(handle: &Arc<Handle>, status: StatusCode) -> Begun {
         return Begun::Untouched;
     }
     handle.state().left = true;
-    let order = Order { dropped: handle.settings.drops_edits(status), ..Order::default() };
+    let order = Order { dropped: handle.settings.drops_edits(status), brings_ids: asked_for, ..Order::default() };
     if asked_for && handle.try_turn().is_ok() && is_nothing(handle, order) {
         return Begun::Done;
     }
@@ -189,7 +189,7 @@ async fn commit_response(handle: Arc<Handle>, order: Order) -> Result<(), Error>
     }
     let _turn = handle.turn().await;
     let plan = commit::plan(handle, order)?;
-    match (plan, commit::carry_out(handle, plan).await) {
+    match (plan, commit::carry_out(handle, plan, order).await) {
         // The session lives until its deadline all the same, and the next request renews it.
         (Plan::Touch, Err(_)) => Ok(()),
         (_, saved) => saved,

@@ -478,7 +478,7 @@ impl<T: State, L> Session<T, L> {
 }
 
 /// Somebody waits for the answer.
-const ASKED: Order = Order { asked: true, dropped: false, changes: false };
+const ASKED: Order = Order { asked: true, dropped: false, changes: false, brings_ids: false };
 
 async fn commit_now(handle: &Handle, order: Order, stage: &mut Stage<'_>) -> Result<(), Error> {
     let plan = commit::plan(handle, order)?;
