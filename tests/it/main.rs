@@ -7,6 +7,7 @@ mod edits;
 mod expiry;
 mod failures;
 mod figures;
+mod guards;
 mod interleavings;
 mod layers;
 mod life;

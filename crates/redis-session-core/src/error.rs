@@ -58,6 +58,10 @@ pub enum Kind {
     User,
     /// A login that came before, or while, the user's sessions were ended.
     LoginRefused,
+    /// Nobody is logged in.
+    NotLoggedIn,
+    /// Somebody is, but not as freshly or as well as is asked for.
+    StepUp,
 }
 
 impl Error {
@@ -134,6 +138,16 @@ impl Error {
     /// The login was refused, since the user's sessions were ended meanwhile. Nobody is logged in.
     pub fn is_login_refused(&self) -> bool {
         self.0.kind == Kind::LoginRefused
+    }
+
+    /// Nobody is logged in.
+    pub fn is_not_logged_in(&self) -> bool {
+        self.0.kind == Kind::NotLoggedIn
+    }
+
+    /// Somebody is logged in, but not as freshly or as well as is asked for: he has to prove once more who he is.
+    pub fn is_step_up(&self) -> bool {
+        self.0.kind == Kind::StepUp
     }
 
     /// A setting cannot work; the text says what to write instead.

@@ -34,6 +34,8 @@ use redis_session_core::Kind;
 /// | --- | --- |
 /// | `is_unavailable`, `is_outcome_unknown`, `is_contended` | 503, with `Retry-After: 1` |
 /// | `is_gone`, `is_login_refused` | 409 |
+/// | `is_not_logged_in` | 401 |
+/// | `is_step_up` | 403 |
 /// | `is_too_large` | 413 |
 /// | all others | 500 |
 #[derive(Clone)]
@@ -57,6 +59,8 @@ impl Error {
         match self.kind() {
             Kind::Unavailable | Kind::OutcomeUnknown | Kind::Contended => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Gone | Kind::LoginRefused => StatusCode::CONFLICT,
+            Kind::NotLoggedIn => StatusCode::UNAUTHORIZED,
+            Kind::StepUp => StatusCode::FORBIDDEN,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }

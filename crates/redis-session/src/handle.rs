@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::Uri;
 use redis_session_core::{
     Derivation, End, Ended, Error as CoreError, Found, Index, KeyId, Kind, Life, Reason, Rule, SessionId, SessionKey,
     Successor, Time, Token, User, Whose, Why, WishChange, Working, look_at,
@@ -24,6 +25,8 @@ use crate::scan::{CookieLines, scan};
 pub(crate) struct Handle {
     pub(crate) settings: Arc<Settings>,
     cookies: CookieLines,
+    /// What was asked for, before any router took a part of it away. `None`: nobody will be sent elsewhere and back.
+    uri: Option<Uri>,
     arrived: Instant,
     /// One load or write at a time.
     turn: AsyncMutex<()>,
@@ -137,7 +140,9 @@ impl Drop for WorkingGuard<'_> {
 }
 
 impl Handle {
-    pub(crate) fn new(settings: Arc<Settings>, cookies: CookieLines) -> Self {
+    pub(crate) fn new(settings: Arc<Settings>, cookies: CookieLines, uri: &Uri) -> Self {
+        let sends_away = settings.log_in_page.is_some() || settings.step_up_page.is_some();
+        let uri = sends_away.then(|| uri.clone());
         let working = Working::default().limit(settings.size_limit);
         let state = State {
             asked_for: false,
@@ -158,6 +163,7 @@ impl Handle {
         Self {
             settings,
             cookies,
+            uri,
             arrived: Instant::now(),
             turn: AsyncMutex::new(()),
             state: Mutex::new(state),
@@ -216,6 +222,11 @@ impl Handle {
     /// `is_config`: this store has none.
     pub(crate) fn index(&self) -> Result<&dyn Index, Error> {
         self.settings.index()
+    }
+
+    /// What was asked for.
+    pub(crate) fn asked_for_uri(&self) -> Option<&Uri> {
+        self.uri.as_ref()
     }
 
     /// How long ago the request arrived.

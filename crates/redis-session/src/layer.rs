@@ -15,6 +15,7 @@ use crate::cookie::Cookie;
 use crate::error::Error;
 use crate::events::{Event, Observer, log, log_failure};
 use crate::queue::Queue;
+use crate::return_to::ReturnTo;
 use crate::service::RedisSession;
 
 /// The marker of an application's first, and mostly only, layer. Needs no mention.
@@ -86,6 +87,10 @@ pub(crate) struct Settings {
     pub(crate) cap: Option<usize>,
     pub(crate) renew: Renew,
     pub(crate) if_reused: IfReused,
+    /// Where who is not logged in is sent. `None`: nowhere.
+    pub(crate) log_in_page: Option<String>,
+    /// Where who has to prove once more who he is is sent. `None`: nowhere.
+    pub(crate) step_up_page: Option<String>,
     pub(crate) save_on: SaveOn,
     pub(crate) if_not_saved: IfNotSaved,
     pub(crate) random: Random,
@@ -171,6 +176,8 @@ impl RedisSessionLayer {
             size_limit: 64 * 1024,
             cap: None,
             if_reused: IfReused::default(),
+            log_in_page: None,
+            step_up_page: None,
             renew: Renew::default(),
             save_on: SaveOn::default(),
             if_not_saved: IfNotSaved::default(),
@@ -217,6 +224,21 @@ impl<L> RedisSessionLayer<L> {
     /// Which requests renew the idle timeout. Default: those that ask for their session.
     pub fn renew(self, renew: Renew) -> Self {
         self.with(|settings| settings.renew = renew)
+    }
+
+    /// The page to which [`LoggedIn`](crate::LoggedIn) and [`RequireLogin`](crate::RequireLogin) send who is not logged in
+    /// and asks for a page, with the way back in `?return_to=` ([`ReturnTo`](crate::ReturnTo)). Default: none, so he gets a
+    /// 401, as what a script fetches does in any case.
+    pub fn log_in_page(self, path: impl Into<String>) -> Self {
+        let path = path.into();
+        self.with(|settings| settings.log_in_page = Some(path))
+    }
+
+    /// The page to which [`Fresh`](crate::Fresh), and others that ask for a higher level, send who is logged in and has to
+    /// prove once more who he is. Default: none, so he gets a 403.
+    pub fn step_up_page(self, path: impl Into<String>) -> Self {
+        let path = path.into();
+        self.with(|settings| settings.step_up_page = Some(path))
     }
 
     /// What happens when somebody comes with a cookie that a timed renewal had replaced long before. Default: observers
@@ -273,6 +295,12 @@ impl Settings {
     fn check(&self) -> Result<(), Error> {
         self.cookie.check()?;
         self.expiry.check()?;
+        for page in [&self.log_in_page, &self.step_up_page].into_iter().flatten() {
+            if ReturnTo::new(page).as_str() != page {
+                let message = "the log-in page and the step-up page must be paths of this site: \"/login\"";
+                return Err(Error::new(Kind::Config, message));
+            }
+        }
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
         if !(1..=32).contains(&self.realm.len()) || !self.realm.bytes().all(fits) {
             let message = "a realm has small letters, digits, \"-\" and \"_\" only, and 32 at most";

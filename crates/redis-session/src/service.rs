@@ -67,7 +67,8 @@ where
         let handle = if request.extensions().get::<InRequest<L>>().is_some() {
             None
         } else {
-            let handle = Arc::new(Handle::new(self.settings.clone(), CookieLines::of(request.headers())));
+            let handle =
+                Arc::new(Handle::new(self.settings.clone(), CookieLines::of(request.headers()), request.uri()));
             request.extensions_mut().insert(InRequest::<L>::new(handle.clone()));
             Some(handle)
         };

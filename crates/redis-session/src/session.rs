@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::Extensions;
+use http::{Extensions, Uri};
 use redis_session_core::{
     Edit, Found, KeyRing, Kind, MemoryStore, Plan, Reason, SessionHandle, State, View, Wishes, Working,
 };
@@ -376,7 +376,7 @@ impl Session {
     /// ```
     pub async fn detached<T: State + Clone>(state: T) -> Result<Self, Error> {
         let layer: RedisSessionLayer = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?);
-        let handle = Handle::new(layer.settings, CookieLines::default());
+        let handle = Handle::new(layer.settings, CookieLines::default(), &Uri::default());
         handle.state().loaded = Loaded::Done;
         {
             let mut working = handle.working()?;
