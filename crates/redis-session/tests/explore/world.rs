@@ -239,6 +239,7 @@ impl<'a> World<'a> {
             _ => Err(Error::new(Kind::OutcomeUnknown, "the reply was lost")),
         };
         let now = self.now();
+        assert!(now <= asked + DEADLINE, "a store answers by its deadline");
         match call.who {
             Who::Request(at) => self.visits[at].is_told(&call.op, &answer, call.saves, now),
             Who::Background => {
