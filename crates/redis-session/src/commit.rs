@@ -298,13 +298,14 @@ pub(crate) async fn write(
                 if tries.unknown && !is_known && Rule::UnknownIsReported.holds() {
                     return Err(tries.doubt(handle, None));
                 }
-                if !tries.time_is_left() {
-                    return Err(contended());
-                }
                 let (mut earlier, not_after) = (std::mem::take(&mut save.earlier), save.not_after);
                 // The first copy may be held somewhere, and still run.
                 earlier.extend(save.token.filter(|_| tries.unknown && Rule::EarlierTokensAreSent.holds()));
+                // Also where it is too late for another try: what this one has learned is the base of the next.
                 move_to(handle, *record)?;
+                if !tries.time_is_left() {
+                    return Err(contended());
+                }
                 staged = handle.working().and_then(|mut working| stage(&mut working))?;
                 let token = Token::random(&settings.random)?;
                 save = request(handle, &id, Some(token), &mut staged, save.step, not_after)?;

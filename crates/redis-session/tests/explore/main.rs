@@ -45,7 +45,7 @@ fn the_invariants_hold_in_all_schedules() {
     assert!(text.is_empty(), "{}", text.join("\n"));
 }
 
-/// Explores them in as many threads as there are processors. A large exploration takes hours, so what is found is told
+/// Explores them in as many threads as there are processors. A large exploration takes long, so what is found is told
 /// at once, and how far it has come.
 fn explore_all(name: &str, scenarios: &[Scenario]) -> (Tally, Vec<Finding>) {
     let (next, explored) = (AtomicUsize::new(0), Mutex::new((Tally::default(), Vec::new())));

@@ -31,7 +31,7 @@ pub(crate) struct Planned {
 pub(crate) struct Budget {
     /// Calls that fail, lose their reply, are held, are slow or time out; requests whose client goes away.
     pub(crate) faults: u8,
-    /// Leaps of time.
+    /// Leaps of time, while handlers take theirs.
     pub(crate) jumps: u8,
     /// Of both together.
     pub(crate) both: u8,

@@ -1,7 +1,14 @@
 //! Which scenarios are explored: a bounded set by default, a larger one by hand.
 //!
 //! `EXPLORE_PAIRS` and `EXPLORE_TRIPLES` say how much may go wrong in a schedule of two and of three requests (faults and
-//! leaps of time together). By default 1 and 0; three requests are then of the main kinds only.
+//! leaps of time together). By default 1 and 0; three requests are then of the main kinds only. On two processors that
+//! were not idle, measured:
+//!
+//! - the default: 1,476 scenarios, 3,284,858 states; 54 seconds in a release build, 66 seconds of processor time as the
+//!   tests are built.
+//! - `EXPLORE_PAIRS=2`: the first 900 of the 1,003 scenarios of two requests, 59,132,068 states in 15 minutes in a release
+//!   build.
+//! - `EXPLORE_TRIPLES=1`: 20 of the 2,907 scenarios of three requests, drawn by chance, 2,140,132 states.
 
 use crate::acts::Act;
 use crate::scenario::{Ground, Scenario};

@@ -221,7 +221,8 @@ impl<'a> World<'a> {
             let ran = self.execute(who, &op)?;
             let call = &mut self.stage.wire.calls()[at];
             call.ran = Some(ran);
-            call.saves = self.facts.sessions.get(op.key()).map_or(0, |story| story.saves);
+            let saves = self.facts.sessions.get(op.key()).map_or(0, |story| story.saves);
+            call.saves = saves.saturating_sub(saves_since(look(&self.stage.wire, op.key()).as_ref(), &op));
         }
         match fate {
             Fate::Run => return Ok(()),
@@ -240,6 +241,7 @@ impl<'a> World<'a> {
             _ => Err(Error::new(Kind::OutcomeUnknown, "the reply was lost")),
         };
         let now = self.now();
+        assert!(now <= asked + DEADLINE, "a store answers by its deadline");
         match call.who {
             Who::Request(at) => self.visits[at].is_told(&call.op, &answer, call.saves, now),
             Who::Background => {
@@ -456,6 +458,15 @@ impl<'a> World<'a> {
 /// Whether there are tasks that outlive their request.
 fn tasks_are_alive() -> bool {
     tokio::runtime::Handle::current().metrics().num_alive_tasks() > 0
+}
+
+/// How many saves came after this one, if it is there: who is told that it ran before learns nothing of them.
+fn saves_since(stored: Option<&Stored>, op: &Op) -> usize {
+    let (Some(Stored::Record(record)), Op::Save(_, save)) = (stored, op) else { return 0 };
+    let mut own = save.token.iter().chain(&save.earlier);
+    let Some(own) = own.find(|token| record.tokens.contains(**token)) else { return 0 };
+    let older = |token: &Token| record.tokens.before(*token);
+    std::iter::successors(Some(record.tokens.newest()), older).take_while(|token| token != own).count()
 }
 
 /// What is at a key.

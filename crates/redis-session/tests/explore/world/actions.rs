@@ -77,15 +77,10 @@ impl World<'_> {
             }
         }
         actions.extend((0..self.held.len()).map(Action::Release));
-        let dawdling = self.visits.iter().any(Visit::dawdles);
-        let waits = |visit: &Visit| visit.is_running() && !visit.is_at_gate();
-        // Also for a task that goes on for a client that went away, and has its turn.
-        let for_tasks = self.visits.iter().any(waits) || dawdling && tasks_are_alive();
-        let for_requests = self.pausing() > 0 && self.time_left().is_none_or(|left| left > Duration::ZERO);
-        if for_requests || actions.is_empty() && for_tasks {
+        if self.may_pause(actions.is_empty()) {
             actions.push(Action::Pause);
         }
-        if actions.is_empty() && !dawdling {
+        if actions.is_empty() && !self.visits.iter().any(Visit::dawdles) {
             return actions;
         }
         if may_fail {
@@ -100,6 +95,16 @@ impl World<'_> {
             actions.extend((1..self.log.len()).map(Action::Failover));
         }
         actions
+    }
+
+    /// Whether a pause may end next, before the deadline of any call. A task's, which may have a turn that others wait for,
+    /// where nothing else can happen.
+    fn may_pause(&self, nothing_else: bool) -> bool {
+        let waits = |visit: &Visit| visit.is_running() && !visit.is_at_gate();
+        let dawdling = self.visits.iter().any(Visit::dawdles);
+        let for_tasks = self.visits.iter().any(waits) || dawdling && tasks_are_alive();
+        let for_requests = self.pausing() > 0 && self.time_left().is_none_or(|left| left > Duration::ZERO);
+        for_requests || nothing_else && for_tasks
     }
 
     fn fates(&self, may_fail: bool) -> Vec<Action> {
