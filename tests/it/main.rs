@@ -4,6 +4,7 @@
 
 mod cookies;
 mod edits;
+mod ended;
 mod expiry;
 mod failures;
 mod figures;

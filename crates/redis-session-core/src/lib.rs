@@ -41,7 +41,8 @@ pub use record::{Level, Login, Previous, Reason, Record, ReplacedBy, Stored, Tok
 #[doc(hidden)]
 pub use rules::Rule;
 pub use store::{
-    BoxFuture, Create, Created, End, Ended, LogIn, Page, PageMark, Save, Saved, Step, Store, Whose, WishChange,
+    BoxFuture, Create, Created, End, EndListener, Ended, LogIn, Page, PageMark, Save, Saved, Step, Store, Whose,
+    WishChange,
 };
 pub use time::{Clock, Time};
 pub use user::{User, UserKey};

@@ -11,7 +11,9 @@ use crate::id::SessionKey;
 use crate::index::{Doom, Doomed, Enter, Entered, Index, Prolong, Prolonged, SessionHandle, Standing};
 use crate::record::{Record, ReplacedBy, Stored, Token, Tokens, Tombstone};
 use crate::rules::Rule;
-use crate::store::{BoxFuture, Create, Created, End, Ended, Page, PageMark, Save, Saved, Step, Store, Whose};
+use crate::store::{
+    BoxFuture, Create, Created, End, EndListener, Ended, Page, PageMark, Save, Saved, Step, Store, Whose,
+};
 use crate::time::{Clock, Time};
 use crate::user::UserKey;
 
@@ -34,6 +36,7 @@ pub struct MemoryStore {
     clock: Clock,
     capacity: usize,
     shelf: Mutex<Shelf>,
+    listeners: Mutex<Vec<EndListener>>,
 }
 
 /// What a session costs beside its fields: key, record and the entry by deadline.
@@ -96,7 +99,7 @@ impl Shelf {
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self { clock: Clock::system(), capacity: 64 << 20, shelf: Mutex::default() }
+        Self { clock: Clock::system(), capacity: 64 << 20, shelf: Mutex::default(), listeners: Mutex::default() }
     }
 }
 
@@ -369,11 +372,22 @@ impl Store for MemoryStore {
     }
 
     fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
-        Box::pin(async move { Ok(self.end_now(key, end)) })
+        Box::pin(async move {
+            let ended = self.end_now(key, end);
+            if ended == Ended::Ended {
+                let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                listeners.iter().for_each(|listener| listener(Some(key)));
+            }
+            Ok(ended)
+        })
     }
 
     fn index(&self) -> Option<&dyn Index> {
         Some(self)
+    }
+
+    fn on_end(&self, listener: EndListener) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 
     fn page<'a>(&'a self, realm: &'a Arc<str>, _: Option<PageMark>) -> BoxFuture<'a, Result<Page, Error>> {

@@ -58,6 +58,12 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Tells a listener of the sessions that are ended from now on, by whatever server. A store may miss some, so whoever
+    /// waits for an end also looks by himself once in a while. Default: tells nothing.
+    fn on_end(&self, listener: EndListener) {
+        let _ = listener;
+    }
+
     /// Some of the sessions of a realm, whoever's they are: all of them in as many calls as it takes, from `None` until
     /// none is next. Sessions that begin meanwhile may be missed. Default: an error, since not every store can.
     fn page<'a>(&'a self, realm: &'a Arc<str>, from: Option<PageMark>) -> BoxFuture<'a, Result<Page, Error>> {
@@ -65,6 +71,9 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(async { Err(Error::new(Kind::Config, "this store cannot go through all of its sessions")) })
     }
 }
+
+/// Is told which session has ended; `None`: any may have, since news were lost.
+pub type EndListener = Arc<dyn Fn(Option<&SessionKey>) + Send + Sync>;
 
 /// Where a [`Page`] begins; its meaning is the store's own.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@
 //! It needs one Redis server (tested with version 7), and a user who may do this, for the default prefix:
 //!
 //! ```text
-//! ACL SETUSER shop on >password ~sess:* +hgetall +time +evalsha +eval
+//! ACL SETUSER shop on >password ~sess:* &sess:ended +hgetall +time +evalsha +eval
 //!     +hmget +hget +hkeys +hset +hdel +hincrby +exists +del +pexpire +pexpireat
-//!     +zadd +zscore +zrange +zrangebyscore +zrem +zremrangebyscore +scan
+//!     +zadd +zscore +zrange +zrangebyscore +zrem +zremrangebyscore +scan +publish +subscribe +ping +hello
 //!     +client|id +info
 //! ```
 //!
@@ -16,6 +16,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bell;
 mod clock;
 mod index;
 mod node;
@@ -32,8 +33,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis_session_core::{
-    BoxFuture, Create, Created, Doom, Doomed, End, Ended, Enter, Entered, Error, Index, Page, PageMark, Prolong,
-    Prolonged, Save, Saved, SessionHandle, SessionKey, Standing, Store, Stored, Time, UserKey,
+    BoxFuture, Create, Created, Doom, Doomed, End, EndListener, Ended, Enter, Entered, Error, Index, Page, PageMark,
+    Prolong, Prolonged, Save, Saved, SessionHandle, SessionKey, Standing, Store, Stored, Time, UserKey,
 };
 
 /// The Redis client in the version that [`RedisStore::from_pool`] takes pools of.
@@ -41,6 +42,7 @@ pub use fred;
 
 pub use crate::options::RedisStoreOptions;
 
+use crate::bell::Bell;
 use crate::node::{Node, Target};
 use crate::store::Operations;
 
@@ -63,6 +65,7 @@ use crate::store::Operations;
 #[derive(Clone)]
 pub struct RedisStore {
     operations: Arc<Operations<Node>>,
+    bell: Arc<Bell>,
     place: Arc<str>,
 }
 
@@ -135,6 +138,10 @@ impl Store for RedisStore {
 
     fn index(&self) -> Option<&dyn Index> {
         Some(self)
+    }
+
+    fn on_end(&self, listener: EndListener) {
+        self.bell.listen(listener);
     }
 
     fn page<'a>(&'a self, realm: &'a Arc<str>, from: Option<PageMark>) -> BoxFuture<'a, Result<Page, Error>> {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fred::clients::Client;
+use fred::clients::{Client, SubscriberClient};
 use fred::error::{Error as FredError, ErrorKind};
 use fred::interfaces::{ClientLike, HashesInterface};
 use fred::types::config::{Blocking, Config, Options, ReconnectPolicy, ServerConfig};
@@ -67,8 +67,18 @@ impl Target {
     }
 
     fn client(&self, settings: &Settings, fail_fast: bool) -> Result<Client, Error> {
-        let config =
-            Config { fail_fast, blocking: Blocking::Block, version: RespVersion::RESP2, ..self.config.clone() };
+        self.builder(settings, fail_fast, RespVersion::RESP2).build().map_err(not_built)
+    }
+
+    /// A client for a subscription. On RESP3, where it can be asked whether it lives.
+    pub(crate) fn subscriber(&self, settings: &Settings) -> Result<SubscriberClient, Error> {
+        let mut builder = self.builder(settings, false, RespVersion::RESP3);
+        builder.with_performance_config(|performance| performance.broadcast_channel_capacity = 4096);
+        builder.build_subscriber_client().map_err(not_built)
+    }
+
+    fn builder(&self, settings: &Settings, fail_fast: bool, version: RespVersion) -> Builder {
+        let config = Config { fail_fast, blocking: Blocking::Block, version, ..self.config.clone() };
         let mut builder = Builder::from_config(config);
         builder.with_performance_config(|performance| performance.default_command_timeout = settings.deadline);
         builder.with_connection_config(|connection| {
@@ -85,8 +95,12 @@ impl Target {
             policy.set_jitter(10);
             builder.set_policy(policy);
         }
-        builder.build().map_err(|e| Error::caused(Kind::Config, "the Redis client cannot be built", e))
+        builder
     }
+}
+
+fn not_built(error: FredError) -> Error {
+    Error::caused(Kind::Config, "the Redis client cannot be built", error)
 }
 
 /// What a node is run with.
@@ -317,7 +331,7 @@ fn word(details: &str) -> Option<&'static str> {
 }
 
 /// A task that ends with whoever holds this.
-struct AbortOnDrop<T>(JoinHandle<T>);
+pub(crate) struct AbortOnDrop<T>(pub(crate) JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use redis_session_core::{Error, Kind};
 
 use crate::RedisStore;
+use crate::bell::Bell;
 use crate::clock::ServerClock;
 use crate::node::{Node, Settings, Target, probe};
 use crate::server::Failure;
@@ -93,8 +94,9 @@ impl RedisStoreOptions {
             server.connected(by).await.map_err(Failure::of_read)?;
         }
         let place = target.place().into();
+        let bell = Arc::new(Bell::new(target, self.settings, self.prefix.clone()));
         let operations = Operations { server, clock, prefix: self.prefix, deadline: self.settings.deadline };
-        Ok(RedisStore { operations: Arc::new(operations), place })
+        Ok(RedisStore { operations: Arc::new(operations), bell, place })
     }
 }
 

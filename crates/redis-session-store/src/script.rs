@@ -29,7 +29,7 @@ pub(crate) static CREATE: Script = Script {
 };
 pub(crate) static END: Script = Script {
     lua: concat!(include_str!("lua/script.lua"), include_str!("lua/record.lua"), include_str!("lua/end.lua")),
-    sha: "239207349f25243bca0e9c1eb44fe82355fae180",
+    sha: "98fb850e5119061dcb8985e8e198f7a17e3cf3a8",
 };
 
 /// The arguments of `create.lua`.
@@ -106,7 +106,7 @@ pub(crate) fn save_args(save: &Save) -> Result<Vec<Bytes>, Error> {
 }
 
 /// The arguments of `end.lua`.
-pub(crate) fn end_args(end: &End) -> Vec<Bytes> {
+pub(crate) fn end_args(end: &End, channel: &Bytes) -> Vec<Bytes> {
     let words = Words::new()
         .number(end.not_after.as_millis())
         .word(end.reason.as_str().as_bytes())
@@ -121,7 +121,7 @@ pub(crate) fn end_args(end: &End) -> Vec<Bytes> {
         Whose::Expired(life) => words.life(life),
         _ => words.word(NONE).word(NONE).word(NONE),
     };
-    let mut args = vec![words.finish()];
+    let mut args = vec![words.finish(), channel.clone()];
     if let Whose::Users(user) = &end.whose {
         args.push(Bytes::copy_from_slice(user.as_str().as_bytes()));
     }
@@ -494,13 +494,24 @@ mod tests {
         let wanted = [&format!("{words}2 1000 "), "ada lovelace", "", "a", "1", "b", "2"];
         assert_eq!(texts(&create_args(&create).unwrap()), wanted);
         let ends: [(Reason, Whose, &[&str]); 4] = [
-            (Reason::Destroyed, Whose::Nobodys(proof()), &["5 destroyed - nobody BBBBBBBBBBBBBBBBBBBBBQ - - - "]),
-            (Reason::Revoked, Whose::Users(login().user), &["5 revoked mark user - - - - ", "ada lovelace"]),
-            (Reason::Revoked, Whose::ArrivedBefore(Time::from_millis(3)), &["5 revoked mark arrived 3 - - - "]),
-            (Reason::Expired, Whose::Expired(LIFE), &["5 expired - expired - 1 9007199254740991 3 "]),
+            (
+                Reason::Destroyed,
+                Whose::Nobodys(proof()),
+                &["5 destroyed - nobody BBBBBBBBBBBBBBBBBBBBBQ - - - ", "ended"],
+            ),
+            (Reason::Revoked, Whose::Users(login().user), &["5 revoked mark user - - - - ", "ended", "ada lovelace"]),
+            (
+                Reason::Revoked,
+                Whose::ArrivedBefore(Time::from_millis(3)),
+                &["5 revoked mark arrived 3 - - - ", "ended"],
+            ),
+            (Reason::Expired, Whose::Expired(LIFE), &["5 expired - expired - 1 9007199254740991 3 ", "ended"]),
         ];
         for (reason, whose, wanted) in ends {
-            assert_eq!(texts(&end_args(&End { not_after: Time::from_millis(5), reason, whose })), wanted);
+            assert_eq!(
+                texts(&end_args(&End { not_after: Time::from_millis(5), reason, whose }, &"ended".into())),
+                wanted
+            );
         }
     }
 

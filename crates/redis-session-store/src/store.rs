@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use redis_session_core::{Create, Created, End, Ended, Error, Save, Saved, SessionKey, Stored, Time};
 
+use crate::bell;
 use crate::clock::ServerClock;
 use crate::script::{self, Script};
 use crate::server::{Failure, Pairs, Reply, Server};
@@ -55,7 +56,7 @@ impl<S: Server> Operations<S> {
 
     pub(crate) async fn end(&self, session: &SessionKey, end: &End) -> Result<Ended, Error> {
         let key = self.key(session);
-        let reply = self.run(&script::END, &key, script::end_args(end)).await?;
+        let reply = self.run(&script::END, &key, script::end_args(end, &self.ended_channel())).await?;
         script::ended(reply, &key, session)
     }
 
@@ -85,6 +86,11 @@ impl<S: Server> Operations<S> {
 
     pub(crate) fn key(&self, session: &SessionKey) -> Bytes {
         session.to_text_after(&self.prefix).into()
+    }
+
+    /// Where it is told which sessions ended.
+    fn ended_channel(&self) -> Bytes {
+        bell::channel(&self.prefix).into()
     }
 
     pub(crate) fn by(&self) -> Instant {

@@ -12,6 +12,7 @@ use redis_session_store::{RedisStore, fred};
 use tower_layer::Layer;
 
 use crate::cookie::Cookie;
+use crate::ended::Watchers;
 use crate::error::Error;
 use crate::events::{Event, Observer, log, log_failure};
 use crate::queue::Queue;
@@ -95,6 +96,7 @@ pub(crate) struct Settings {
     pub(crate) if_not_saved: IfNotSaved,
     pub(crate) random: Random,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) watchers: Arc<Watchers>,
     observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -183,6 +185,7 @@ impl RedisSessionLayer {
             if_not_saved: IfNotSaved::default(),
             random: Random::system(),
             queue: Arc::default(),
+            watchers: Arc::default(),
             observers: Vec::new(),
         };
         Self { settings: Arc::new(settings), marker: PhantomData }

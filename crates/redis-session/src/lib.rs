@@ -59,6 +59,7 @@
 
 mod commit;
 mod cookie;
+mod ended;
 mod ending;
 mod error;
 mod events;

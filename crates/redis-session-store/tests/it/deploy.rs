@@ -5,13 +5,15 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use redis_session_core::{Store, Stored};
 use redis_session_store::RedisStore;
 use redis_session_testkit::{RedisServer, store_contract};
 
-use crate::{Visitor, patient, until};
+use crate::{Visitor, destroy, patient, until};
 
 const USERS: &str = include_str!("../../../../deploy/users.acl");
 
@@ -41,7 +43,7 @@ impl Drop for Dir {
 /// What a rule for the user `shop` allows, without the password.
 fn rights(rule: &str) -> Vec<&str> {
     let (_, rule) = rule.split_once(" shop on ").expect("a rule for the user shop");
-    rule.split_whitespace().skip(1).take_while(|word| word.starts_with(['~', '+'])).collect()
+    rule.split_whitespace().skip(1).take_while(|word| word.starts_with(['~', '&', '+'])).collect()
 }
 
 #[test]
@@ -68,6 +70,7 @@ async fn r71_r79_the_store_sends_what_its_rule_allows_and_the_rule_allows_no_mor
     redis.reset_stats();
     let url = format!("redis://shop:password@127.0.0.1:{}", redis.port());
     store_contract(patient(&url).await, tokio::time::sleep).await;
+    ends_are_told(&patient(&url).await).await;
     let counts = redis.command_counts();
     assert_eq!(redis.run(&["ACL", "LOG"]).list(), [], "a command or a key was refused");
 
@@ -76,7 +79,26 @@ async fn r71_r79_the_store_sends_what_its_rule_allows_and_the_rule_allows_no_mor
     let allowed: Vec<String> =
         rights(USERS).into_iter().filter_map(|right| right.strip_prefix('+')).map(str::to_uppercase).collect();
     assert_eq!(sent.collect::<BTreeSet<_>>(), allowed.iter().map(String::as_str).collect::<BTreeSet<_>>());
-    assert_eq!(rights(USERS).into_iter().filter(|right| right.starts_with('~')).collect::<Vec<_>>(), ["~sess:*"]);
+    let places: Vec<_> = rights(USERS).into_iter().filter(|right| right.starts_with(['~', '&'])).collect();
+    assert_eq!(places, ["~sess:*", "&sess:ended"]);
+}
+
+/// A listener is told of an end.
+async fn ends_are_told(store: &RedisStore) {
+    let (told, mut news) = tokio::sync::mpsc::unbounded_channel();
+    store.on_end(Arc::new(move |session| drop(told.send(session.cloned()))));
+    assert_eq!(news.recv().await, Some(None), "the subscription has begun");
+    let visitor = Visitor::new();
+    visitor.born(store, &[]).await;
+    store.end(&visitor.key, &destroy()).await.unwrap();
+    // The connection's beginning may be told once more.
+    let mut told = news.recv().await;
+    while told == Some(None) {
+        told = news.recv().await;
+    }
+    assert_eq!(told, Some(Some(visitor.key)));
+    // The subscription is asked whether it hears.
+    tokio::time::sleep(Duration::from_secs(3)).await;
 }
 
 /// What `deploy/start-redis.sh` started.
