@@ -93,7 +93,6 @@ impl Shelf {
             }
             self.remove(&key);
         }
-        self.lists.drop_expired(now);
     }
 }
 
@@ -127,11 +126,6 @@ impl MemoryStore {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// How many entries the lists of users' sessions have.
-    pub fn listed(&self) -> usize {
-        self.shelf().1.lists.len()
     }
 
     /// The time, and the shelf without what has expired by then.
@@ -424,11 +418,11 @@ impl Index for MemoryStore {
         user: &'a UserKey,
         session: SessionHandle,
     ) -> BoxFuture<'a, Result<Option<Standing>, Error>> {
-        Box::pin(async move { self.lists(|lists, _| lists.standing(user, session)) })
+        Box::pin(async move { self.lists(|lists, now| lists.standing(user, session, now)) })
     }
 
     fn sessions<'a>(&'a self, user: &'a UserKey) -> BoxFuture<'a, Result<Vec<SessionHandle>, Error>> {
-        Box::pin(async move { self.lists(|lists, _| lists.sessions(user)) })
+        Box::pin(async move { self.lists(|lists, now| lists.sessions(user, now)) })
     }
 }
 

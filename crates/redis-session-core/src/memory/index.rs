@@ -11,7 +11,14 @@ use crate::user::UserKey;
 
 /// All users' lists.
 #[derive(Default)]
-pub(super) struct Lists(HashMap<UserKey, List>);
+pub(super) struct Lists {
+    lists: HashMap<UserKey, List>,
+    /// With how many lists those are looked for that nobody uses any more.
+    clean_at: usize,
+}
+
+/// So few are left alone.
+const FEW: usize = 64;
 
 #[derive(Default)]
 struct List {
@@ -44,23 +51,29 @@ impl List {
 }
 
 impl Lists {
-    pub(super) fn drop_expired(&mut self, now: Time) {
-        self.0.retain(|_, list| {
+    /// A user's list without what is past its time.
+    fn of(&mut self, user: &UserKey, now: Time) -> &mut List {
+        if self.lists.len() >= self.clean_at.max(FEW) {
+            self.drop_expired(now);
+            self.clean_at = 2 * self.lists.len();
+        }
+        let list = self.lists.entry(user.clone()).or_default();
+        list.drop_expired(now);
+        list
+    }
+
+    fn drop_expired(&mut self, now: Time) {
+        self.lists.retain(|_, list| {
             list.drop_expired(now);
             !list.entries.is_empty() || list.revoked.is_some()
         });
-    }
-
-    /// How many entries there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.values().map(|list| list.entries.len()).sum()
     }
 
     pub(super) fn enter(&mut self, user: &UserKey, enter: &Enter, now: Time) -> Entered {
         if now > enter.not_after {
             return Entered::Late;
         }
-        let list = self.0.entry(user.clone()).or_default();
+        let list = self.of(user, now);
         if let Some(stale) = enter.instead_of.filter(|_| Rule::StaleEntriesAreDropped.holds()) {
             list.entries.remove(&stale);
         }
@@ -85,7 +98,7 @@ impl Lists {
             return Prolonged::Late;
         }
         let until = now + prolong.life;
-        let list = self.0.entry(user.clone()).or_default();
+        let list = self.of(user, now);
         match list.entries.get_mut(&prolong.session) {
             Some(entry) if entry.doomed => Prolonged::Doomed,
             Some(entry) => {
@@ -104,7 +117,7 @@ impl Lists {
         if now > doom.not_after {
             return Doomed::Late;
         }
-        let list = self.0.entry(user.clone()).or_default();
+        let list = self.of(user, now);
         let named = |session| list.entries.get(&session).map(|entry| entry.doomed);
         match doom.which {
             Which::Only(session) if named(session).is_none() => return Doomed::Missing,
@@ -129,19 +142,19 @@ impl Lists {
     }
 
     pub(super) fn leave(&mut self, user: &UserKey, sessions: &[SessionHandle]) {
-        if let Some(list) = self.0.get_mut(user) {
+        if let Some(list) = self.lists.get_mut(user) {
             list.entries.retain(|session, _| !sessions.contains(session));
         }
     }
 
-    pub(super) fn standing(&self, user: &UserKey, session: SessionHandle) -> Option<Standing> {
-        let entry = self.0.get(user)?.entries.get(&session)?;
+    pub(super) fn standing(&self, user: &UserKey, session: SessionHandle, now: Time) -> Option<Standing> {
+        let entry = self.lists.get(user)?.entries.get(&session).filter(|entry| entry.until > now)?;
         Some(if entry.doomed { Standing::Doomed } else { Standing::Listed })
     }
 
-    pub(super) fn sessions(&self, user: &UserKey) -> Vec<SessionHandle> {
-        let list = self.0.get(user).into_iter().flat_map(|list| &list.entries);
-        list.filter(|(_, entry)| !entry.doomed).map(|(session, _)| *session).collect()
+    pub(super) fn sessions(&self, user: &UserKey, now: Time) -> Vec<SessionHandle> {
+        let list = self.lists.get(user).into_iter().flat_map(|list| &list.entries);
+        list.filter(|(_, entry)| !entry.doomed && entry.until > now).map(|(session, _)| *session).collect()
     }
 }
 
@@ -161,5 +174,35 @@ impl List {
                 entry.doomed = true;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::user::User;
+
+    #[test]
+    fn nothing_is_left_of_lists_that_nobody_uses_any_more() {
+        let (mut lists, mut now) = (Lists::default(), Time::from_millis(1 << 40));
+        let life = Duration::from_secs(60);
+        for user in 0..10 * FEW {
+            let user = User::new(user).unwrap().key(&"main".into());
+            let enter = Enter {
+                session: SessionHandle([1; 16]),
+                life,
+                cap: None,
+                age: Duration::ZERO,
+                instead_of: None,
+                not_after: Time::MAX,
+            };
+            assert!(matches!(lists.enter(&user, &enter, now), Entered::Entered { .. }));
+            now = now + life;
+            assert!(lists.lists.len() <= 2 * FEW, "{}", lists.lists.len());
+        }
+        lists.drop_expired(now);
+        assert!(lists.lists.is_empty());
     }
 }
