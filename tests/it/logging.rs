@@ -47,8 +47,12 @@ impl io::Write for Log {
 impl Log {
     /// Listens to everything, also to what libraries tell the crate `log`, until the guard goes.
     fn listen() -> (Self, DefaultGuard) {
-        static LOG_TRACER: Once = Once::new();
-        LOG_TRACER.call_once(|| tracing_log::LogTracer::init().unwrap());
+        static EVERYBODY: Once = Once::new();
+        EVERYBODY.call_once(|| {
+            tracing_log::LogTracer::init().unwrap();
+            // A test that nobody listens to, and that is the first at some event, would switch it off for all threads.
+            tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
+        });
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -459,6 +463,38 @@ async fn r96_labels_come_from_a_small_fixed_set_however_many_visitors_there_are(
     }
     assert_eq!(count(), after_the_first);
     assert!((7..20).contains(&count()), "{:?}", labels.0.lock().unwrap());
+}
+
+#[tokio::test]
+async fn r97_each_kind_of_a_bad_cookie_is_counted_as_itself() {
+    let (store, seen) = (Watched::new(), Seen::default());
+    let (old, new) = (KeyRing::random().unwrap(), KeyRing::random().unwrap());
+    let app_of = |keys: &KeyRing| {
+        let layer = RedisSessionLayer::with_store(store.clone(), keys.clone());
+        app(layer.observer(seen.clone()))
+    };
+    let (one, two) = (Browser::new(app_of(&new)), Browser::new(app_of(&new)));
+    one.get("/visit").await;
+    two.get("/visit").await;
+    let removed = Browser::new(app_of(&old));
+    removed.get("/visit").await;
+    let (value, other) = (one.cookie(NAME).unwrap(), two.cookie(NAME).unwrap());
+    let elsewhere = Browser::new(app(RedisSessionLayer::with_store(MemoryStore::new(), new.clone())));
+    elsewhere.get("/visit").await;
+    seen.take();
+    let classes = [
+        ("rubbish".to_owned(), Refusal::Malformed),
+        (forged(&value), Refusal::BadSignature),
+        (removed.cookie(NAME).unwrap(), Refusal::UnknownKey),
+        (elsewhere.cookie(NAME).unwrap(), Refusal::Unknown),
+        (format!("{value}; {NAME}={other}"), Refusal::SeveralIds),
+        (format!("{value}; x={}", "y".repeat(130 * 1024)), Refusal::HeaderTooLarge),
+    ];
+    for (value, refusal) in classes {
+        let stranger = one.stranger();
+        assert_eq!(stranger.ask(with_value("/", &value)).await.status, 200, "{refusal:?}");
+        assert_eq!(seen.take(), [Event::Refused(refusal)]);
+    }
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::FromRequestParts;
-use redis_session::{Error, Event, Level, Listing, Main, Reason, Session, Sessions, Status, Untyped};
-use redis_session_testkit::Page;
+use redis_session::{Error, Event, Level, Listing, Main, Reason, Refusal, Session, Sessions, Status, Untyped};
+use redis_session_testkit::{Browser, Page};
 
 use crate::visitor::{Place, Visitor, on_both_stores};
 
@@ -655,4 +655,75 @@ async fn sessions_are_for_handlers_as_well() {
         })
         .await;
     assert_eq!(answer.page.status, 200);
+}
+
+#[tokio::test]
+async fn r94_what_happens_to_users_is_told_in_its_order() {
+    on_both_stores(async |mut place| {
+        let saved = Event::Saved { tries: 1 };
+        let visitor = place.visitor();
+        let told = |expected: &[Event], what: &str| assert_eq!(place.events.take(), expected, "{what}");
+        visitor.fill_cart().await;
+        told(&[Event::Created], "a cart");
+        let before = visitor.copy();
+        visitor.log_in("ada").await;
+        told(&[saved, Event::LoggedIn], "a login");
+        before.log_in("ada").await;
+        told(&[Event::Refused(Refusal::Replaced), Event::LoggedIn], "a second click");
+        visitor.log_in("ada").await;
+        told(&[saved, Event::LoggedIn], "a step-up");
+        let other = place.logged_in("ada").await;
+        told(&[Event::Created, Event::LoggedIn], "another device");
+        visitor.visit(async |session| place.sessions().revoke_others(&session).await).await;
+        told(&[Event::Revoked(Reason::Revoked)], "the end of the others");
+        other.status().await;
+        told(&[Event::Refused(Refusal::Ended)], "who was ended");
+        visitor.log_in("bob").await;
+        told(&[Event::Revoked(Reason::OtherUser), Event::Created, Event::LoggedIn], "another user");
+        let late = visitor.try_visit(async |session| {
+            place.sessions().revoke_all("bob").await?;
+            session.log_in("bob").await
+        });
+        assert!(late.await.error.unwrap().is_login_refused());
+        told(&[Event::Revoked(Reason::Revoked), Event::LoginRefused], "a login of before a revocation");
+        let last = place.logged_in("eve").await;
+        told(&[Event::Created, Event::LoggedIn], "a login");
+        last.visit(async |session| session.log_out().await).await;
+        told(&[Event::LoggedOut], "a logout");
+        place.layer = place.layer.clone().sessions_per_user(NonZeroUsize::MIN);
+        let (_, _) = (place.logged_in("eve").await, place.logged_in("eve").await);
+        let cap = Event::Revoked(Reason::Cap);
+        told_in(&place, &[Event::Created, Event::LoggedIn, cap, Event::Created, Event::LoggedIn]);
+    })
+    .await;
+}
+
+fn told_in(place: &Place, expected: &[Event]) {
+    assert_eq!(place.events.take(), expected);
+}
+
+#[tokio::test]
+async fn r113_what_a_request_says_of_its_address_goes_nowhere() {
+    on_both_stores(async |place| {
+        let Some(redis) = &place.redis else { return };
+        let (layer, canary) = (place.layer.clone(), "203.0.113.77");
+        let app = axum::Router::new()
+            .route("/", axum::routing::get(async |session: Session| session.log_in("ada").await))
+            .layer(layer);
+        let request = http::Request::get("/")
+            .header("x-forwarded-for", canary)
+            .header("forwarded", format!("for={canary}"))
+            .header("user-agent", "Canary/1.0");
+        let page = Browser::new(app).ask(request.body(Default::default()).unwrap()).await;
+        assert_eq!(page.status, 200);
+        let mut kept = String::new();
+        for key in redis.run(&["KEYS", "*"]).texts() {
+            kept += &format!("{key} ");
+            if redis.run(&["TYPE", &key]).text() == "hash" {
+                kept += &format!("{:?} ", redis.run(&["HGETALL", &key]).map());
+            }
+        }
+        assert!(kept.contains("ada") && !kept.contains("203.0.113") && !kept.contains("Canary"), "{kept}");
+    })
+    .await;
 }

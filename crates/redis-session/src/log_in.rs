@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis_session_core::{
-    Derivation, Enter, Entered, Fields, Found, Kind, Level, LogIn, Reason, Rule, SessionHandle, SessionId, Standing,
-    Successor, Token, User, Whose, Why, WishChange,
+    Derivation, Ended, Enter, Entered, Fields, Found, Kind, Level, LogIn, Reason, Rule, SessionHandle, SessionId,
+    Standing, Successor, Token, User, Whose, Why, WishChange,
 };
 use tokio::time::Instant;
 
@@ -124,7 +124,10 @@ async fn first_place(handle: &Arc<Handle>, user: &User) -> Result<Place, Error> 
             _ => return new(),
         }
     };
-    listing::end(settings, &handle.key(&id), Reason::OtherUser, Whose::Users(present.clone())).await?;
+    let ended = listing::end(settings, &handle.key(&id), Reason::OtherUser, Whose::Users(present.clone())).await?;
+    if ended == Ended::Ended {
+        handle.tell(Event::Revoked(Reason::OtherUser));
+    }
     listing::leave(settings, &present, &[handle.key(&id).handle()]).await?;
     let edits_stay = handle.working()?.rebase(Fields::default());
     if edits_stay.is_err() {
