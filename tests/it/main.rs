@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cookies;
+mod csrf;
 mod edits;
 mod ended;
 mod expiry;

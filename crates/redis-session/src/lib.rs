@@ -51,6 +51,7 @@
 //! # Where to go from here
 //!
 //! - [`Session`]: what handlers can do. [`RedisSessionLayer`]: settings, and two layers in one application.
+//! - [`CsrfLayer`]: forms that other sites cannot send.
 //! - [`Expiry`], [`Cookie`], [`KeyRing`]: timeouts, attributes, keys.
 //! - [`RedisStore::options`]: deadlines, prefix, start without Redis. [`Store`]: a store of your own.
 //! - [`Error`]: what can go wrong, and a page of your own for it. [`Observer`]: metrics and audit logs.
@@ -59,6 +60,7 @@
 
 mod commit;
 mod cookie;
+mod csrf;
 mod ended;
 mod ending;
 mod error;
@@ -86,8 +88,9 @@ pub use redis_session_core::{
 pub use redis_session_store::{RedisStore, RedisStoreOptions, fred};
 
 pub use crate::cookie::{Cookie, SameSite};
+pub use crate::csrf::{Csrf, CsrfFuture, CsrfLayer, CsrfToken};
 pub use crate::error::Error;
-pub use crate::events::{Event, Observer, Refusal};
+pub use crate::events::{CsrfRefusal, Event, Observer, Refusal};
 pub use crate::guards::{Denied, Fresh, LoggedIn, LoginRequired, RequireLogin};
 pub use crate::layer::{IfNotSaved, IfReused, Main, RedisSessionLayer, Renew, SaveOn};
 pub use crate::people::LoggingIn;
