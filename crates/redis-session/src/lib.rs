@@ -51,13 +51,14 @@
 //! # Where to go from here
 //!
 //! - [`Session`]: what handlers can do. [`RedisSessionLayer`]: settings, and two layers in one application.
-//! - [`CsrfLayer`]: forms that other sites cannot send.
+//! - [`CsrfLayer`], [`ClearSiteData`]: forms that other sites cannot send, a logout that clears the browser.
 //! - [`Expiry`], [`Cookie`], [`KeyRing`]: timeouts, attributes, keys.
 //! - [`RedisStore::options`]: deadlines, prefix, start without Redis. [`Store`]: a store of your own.
 //! - [`Error`]: what can go wrong, and a page of your own for it. [`Observer`]: metrics and audit logs.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod clear;
 mod commit;
 mod cookie;
 mod csrf;
@@ -87,6 +88,7 @@ pub use redis_session_core::{
 };
 pub use redis_session_store::{RedisStore, RedisStoreOptions, fred};
 
+pub use crate::clear::ClearSiteData;
 pub use crate::cookie::{Cookie, SameSite};
 pub use crate::csrf::{Csrf, CsrfFuture, CsrfLayer, CsrfToken};
 pub use crate::error::Error;
