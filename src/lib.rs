@@ -17,6 +17,7 @@ mod guides {
         real_time: "../docs/real-time.md",
         changing_state: "../docs/changing-state.md",
         callbacks: "../docs/callbacks.md",
+        csrf: "../docs/csrf.md",
         testing: "../docs/testing.md",
     }
 }

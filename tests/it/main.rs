@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod cookies;
+mod csrf;
 mod edits;
 mod ended;
 mod expiry;
 mod failures;
 mod figures;
+mod flash;
 mod guards;
 mod interleavings;
 mod layers;

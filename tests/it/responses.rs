@@ -16,7 +16,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, SET_COOKIE, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use redis_session::{Error, KeyRing, RedisSessionLayer, Renew, Session};
+use redis_session::{ClearSiteData, Error, KeyRing, RedisSessionLayer, Renew, Session};
 use redis_session_testkit::{Browser, Page};
 use serde::{Deserialize, Serialize};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -490,4 +490,31 @@ async fn a_transaction_is_run_once_by_a_request_that_is_alone() {
     assert_eq!(browser.get("/").await.body, "1");
     assert_eq!(browser.get("/").await.body, "2");
     assert_eq!(RUNS.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn r64_a_logout_may_let_the_browser_forget_what_the_site_has_left_in_it() {
+    let log_out = async |session: Session, how: axum::extract::Path<String>| {
+        session.log_out().await?;
+        Ok::<_, Error>(match how.as_str() {
+            "everything" => (ClearSiteData::Everything, Redirect::to("/")).into_response(),
+            "all-but-cookies" => (ClearSiteData::AllButCookies, Redirect::to("/")).into_response(),
+            _ => Redirect::to("/").into_response(),
+        })
+    };
+    let app = Router::new().route("/visit", get(visit)).route("/log-out/{how}", get(log_out));
+    let app = app.layer(layer(&Watched::new()));
+    let table = [
+        ("everything", Some(r#""cache", "cookies", "storage""#)),
+        ("all-but-cookies", Some(r#""cache", "storage""#)),
+        // Only where it is asked for.
+        ("quietly", None),
+    ];
+    for (how, expected) in table {
+        let browser = Browser::new(app.clone());
+        browser.get("/visit").await;
+        let page = browser.get(&format!("/log-out/{how}")).await;
+        assert_eq!((page.status.as_u16(), browser.cookie(NAME)), (303, None), "{how}");
+        assert_eq!(page.header("clear-site-data").as_deref(), expected, "{how}");
+    }
 }

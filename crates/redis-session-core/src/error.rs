@@ -62,6 +62,8 @@ pub enum Kind {
     NotLoggedIn,
     /// Somebody is, but not as freshly or as well as is asked for.
     StepUp,
+    /// A request that another site may have made the visitor's browser send.
+    Csrf,
 }
 
 impl Error {
@@ -148,6 +150,11 @@ impl Error {
     /// Somebody is logged in, but not as freshly or as well as is asked for: he has to prove once more who he is.
     pub fn is_step_up(&self) -> bool {
         self.0.kind == Kind::StepUp
+    }
+
+    /// The request may be another site's doing: it comes from there, or without the token of the visitor's own page.
+    pub fn is_csrf(&self) -> bool {
+        self.0.kind == Kind::Csrf
     }
 
     /// A setting cannot work; the text says what to write instead.

@@ -238,6 +238,11 @@ impl Signer {
         Ok((id, KeyId(key.id)))
     }
 
+    /// The MACs of what a form's token is bound to, by all keys; the first is the one that signs.
+    pub(crate) fn form_macs(&self, bound_to: &[u8]) -> impl Iterator<Item = HmacSha256> {
+        self.keys.iter().map(move |key| with_parts(key.forms.clone(), [bound_to]))
+    }
+
     /// The key that signs.
     pub fn current(&self) -> KeyId {
         KeyId(self.keys[0].id)
@@ -287,6 +292,8 @@ struct SigningKey {
     begun: HmacSha256,
     /// Derives the proofs that take the place of others.
     proofs: HmacSha256,
+    /// Makes the tokens of forms.
+    forms: HmacSha256,
 }
 
 impl SigningKey {
@@ -302,7 +309,8 @@ impl SigningKey {
         };
         let begun = keyed(b"redis-session cookie mac 1", b"session cookie");
         let proofs = keyed(b"redis-session proof 1", b"session proof");
-        Self { id, begun, proofs }
+        let forms = keyed(b"redis-session form token 1", b"form token");
+        Self { id, begun, proofs, forms }
     }
 
     fn mac(&self, id: &[u8]) -> HmacSha256 {
@@ -477,6 +485,8 @@ mod tests {
         };
         let verify = body(include_str!("key_ring.rs"), "pub fn verify_and_name_key(&self, value: &[u8])");
         assert!(verify.contains("verify_truncated_left(tag)") && !verify.contains("== tag"), "{verify}");
+        let form = body(include_str!("csrf.rs"), "pub fn is_form_token(&self, text: &[u8], of: FormOf<'_>)");
+        assert!(form.contains("verify_truncated_left(&tag)") && !form.contains("== tag"), "{form}");
         let equal = body(include_str!("id.rs"), "impl PartialEq for Proof {");
         assert!(equal.contains("ct_eq") && !equal.contains("self.0 =="), "{equal}");
     }

@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod csrf;
 mod edit;
 mod error;
 mod expiry;
@@ -24,6 +25,7 @@ mod user;
 mod view;
 mod working;
 
+pub use csrf::FormOf;
 pub use edit::{Edit, Replay};
 pub use error::{Error, Kind};
 pub use expiry::{Expiry, Life, Wishes};

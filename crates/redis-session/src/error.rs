@@ -35,7 +35,7 @@ use redis_session_core::Kind;
 /// | `is_unavailable`, `is_outcome_unknown`, `is_contended` | 503, with `Retry-After: 1` |
 /// | `is_gone`, `is_login_refused` | 409 |
 /// | `is_not_logged_in` | 401 |
-/// | `is_step_up` | 403 |
+/// | `is_step_up`, `is_csrf` | 403 |
 /// | `is_too_large` | 413 |
 /// | all others | 500 |
 #[derive(Clone)]
@@ -60,7 +60,7 @@ impl Error {
             Kind::Unavailable | Kind::OutcomeUnknown | Kind::Contended => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Gone | Kind::LoginRefused => StatusCode::CONFLICT,
             Kind::NotLoggedIn => StatusCode::UNAUTHORIZED,
-            Kind::StepUp => StatusCode::FORBIDDEN,
+            Kind::StepUp | Kind::Csrf => StatusCode::FORBIDDEN,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }

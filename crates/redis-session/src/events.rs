@@ -39,6 +39,8 @@ pub enum Event {
     Expired,
     /// A cookie did not lead to a session.
     Refused(Refusal),
+    /// A [`CsrfLayer`](crate::CsrfLayer) let a request not through.
+    RequestRefused(CsrfRefusal),
     /// The edits of a request were dropped.
     Dropped(Why),
     /// The store failed, or its record was refused.
@@ -65,6 +67,22 @@ pub enum Refusal {
     Ended,
     /// Its id was replaced.
     Replaced,
+}
+
+/// Why a request was not let through by a [`CsrfLayer`](crate::CsrfLayer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CsrfRefusal {
+    /// The browser says that another site has made it send the request (`Sec-Fetch-Site`).
+    CrossSite,
+    /// Its `Origin` is another one than the application's.
+    ForeignOrigin,
+    /// There is a session, and no token.
+    NoToken,
+    /// The token is none of ours, of another session, or of the time before the login.
+    WrongToken,
+    /// The form has more bytes than are read to look for its token.
+    FormTooLarge,
 }
 
 /// Is told what happens to the sessions of a layer: for metrics, audit logs, alarms.
@@ -122,6 +140,7 @@ impl Event {
             Self::Destroyed => "destroyed",
             Self::Expired => "expired",
             Self::Refused(_) => "refused",
+            Self::RequestRefused(_) => "request refused",
             Self::Dropped(_) => "dropped",
             Self::StoreFailed(_) => "store failed",
         }
@@ -131,6 +150,7 @@ impl Event {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.as_str(),
+            Self::RequestRefused(refusal) => refusal.as_str(),
             Self::Revoked(reason) => reason.as_str(),
             Self::Dropped(Why::Failed) => "the response says that the request failed",
             Self::Dropped(Why::Dead) => "the session ended or its id was replaced",
@@ -163,6 +183,18 @@ impl Refusal {
     }
 }
 
+impl CsrfRefusal {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::CrossSite => "cross-site",
+            Self::ForeignOrigin => "foreign origin",
+            Self::NoToken => "no token",
+            Self::WrongToken => "wrong token",
+            Self::FormTooLarge => "form too large",
+        }
+    }
+}
+
 /// Tells the log of an error of the store, with its causes: they name no ids and no data.
 pub(crate) fn log_failure(error: &redis_session_core::Error, realm: &str) {
     let event = Event::StoreFailed(error.kind());
@@ -177,7 +209,7 @@ pub(crate) fn log(event: Event, realm: &str) {
         Event::Saved { .. } | Event::Touched => {
             tracing::trace!(target: "redis_session", event = name, realm);
         }
-        Event::Refused(_) | Event::Dropped(_) => {
+        Event::Refused(_) | Event::RequestRefused(_) | Event::Dropped(_) => {
             tracing::debug!(target: "redis_session", event = name, reason, realm);
         }
         // Told with its cause, by who has it.
