@@ -498,6 +498,50 @@ async fn r97_each_kind_of_a_bad_cookie_is_counted_as_itself() {
 }
 
 #[tokio::test]
+async fn r93_the_log_has_a_name_for_a_session_that_is_worth_nothing() {
+    let (log, _guard) = Log::listen();
+    let keys = KeyRing::random().unwrap();
+    let store = Watched::new();
+    let layer_of = |keys: &KeyRing| RedisSessionLayer::with_store(store.clone(), keys.clone());
+    let browser = Browser::new(app(layer_of(&keys)));
+    browser.get("/visit").await;
+    let names = async |browser: &Browser<Router>| {
+        let before = log.text().len();
+        browser.get("/").await;
+        let text = log.text();
+        let names: HashSet<String> = text[before..]
+            .split("session=\"")
+            .skip(1)
+            .filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()))
+            .collect();
+        assert_eq!(names.len(), 1, "{}", &text[before..]);
+        names.into_iter().next().unwrap()
+    };
+    let name = names(&browser).await;
+    assert_eq!(names(&browser).await, name);
+    let other = browser.stranger();
+    other.get("/visit").await;
+    assert_ne!(names(&other).await, name);
+
+    let both = KeyRing::new([
+        7, 1, 9, 200, 3, 44, 5, 61, 17, 8, 99, 101, 12, 250, 14, 15, 16, 33, 18, 19, 2, 21, 22, 231, 24, 25, 126, 27,
+        28, 129, 30, 31,
+    ])
+    .unwrap();
+    let elsewhere = Browser::new(app(layer_of(&both)));
+    elsewhere.get("/visit").await;
+    assert_ne!(names(&elsewhere).await, name);
+
+    browser.get("/rotate").await;
+    let rotated = names(&browser).await;
+    assert_ne!(rotated, name);
+    for value in [name, rotated] {
+        let page = browser.stranger().ask(with_value("/", &value)).await;
+        assert_eq!((page.status.as_u16(), page.set_cookies().len()), (200, 0));
+    }
+}
+
+#[tokio::test]
 async fn without_a_layer_a_handler_answers_500_and_one_line_of_the_log_names_the_type() {
     enum Office {}
     type Of<T, L = redis_session::Main> = Session<T, L>;

@@ -727,3 +727,26 @@ async fn r113_what_a_request_says_of_its_address_goes_nowhere() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn r108_r114_another_network_or_browser_is_an_event_and_only_a_keyed_hash_of_it_is_kept() {
+    on_both_stores(async |place| {
+        let visitor = place.logged_in("ada").await;
+        let note = async |client: &str| visitor.visit(async |session| session.note_client(client)).await;
+        place.events.take();
+        assert!(!note("203.0.113.0/24 Firefox").await);
+        assert!(!note("203.0.113.0/24 Firefox").await);
+        assert!(!place.events.take().contains(&Event::ClientChanged));
+        assert!(note("198.51.100.0/24 Firefox").await);
+        assert!(place.events.take().contains(&Event::ClientChanged));
+        assert!(!note("198.51.100.0/24 Firefox").await);
+        // Nobody is locked out.
+        assert_eq!(visitor.user().await.as_deref(), Some("ada"));
+        let kept = format!("{:?}", visitor.fields().await);
+        assert!(kept.contains("client.mark") && !kept.contains("198.51") && !kept.contains("Firefox"), "{kept}");
+        let stranger = place.visitor();
+        assert!(!stranger.visit(async |session| session.note_client("a network")).await);
+        assert_eq!(stranger.cookie(), None);
+    })
+    .await;
+}

@@ -108,6 +108,7 @@ fn looks() -> Vec<(&'static str, MethodRouter)> {
             let _ = session.logged_in_at();
             Ok(())
         }),
+        on("note_client", async |session| session.note_client("a network").map(drop)),
         on("is_alive", async |session| session.is_alive().await.map(drop)),
         on("handle", async |session| {
             let _ = session.handle();
@@ -152,8 +153,9 @@ fn r61_no_public_method_is_forgotten() {
     // A login's settings are on the way to what looks: it is awaited.
     let people = include_str!("../../crates/redis-session/src/people.rs").split("pub struct LoggingIn").next().unwrap();
     let session = include_str!("../../crates/redis-session/src/session.rs");
+    let client = include_str!("../../crates/redis-session/src/client.rs");
     let ended = include_str!("../../crates/redis-session/src/ended.rs");
-    let methods = session.lines().chain(people.lines()).chain(ended.lines()).filter_map(|line| {
+    let methods = session.lines().chain(people.lines()).chain(ended.lines()).chain(client.lines()).filter_map(|line| {
         let rest = line.strip_prefix("    pub fn ").or_else(|| line.strip_prefix("    pub async fn "))?;
         Some(&rest[..rest.find(['(', '<'])?])
     });

@@ -266,6 +266,26 @@ impl Signer {
     }
 }
 
+impl Signer {
+    /// A name for an id in a log: the same as long as the id is, and of no use as a cookie or a key. Eight characters.
+    pub fn log_name(&self, id: &SessionId) -> String {
+        let mut bytes = id.bytes();
+        let mac = with_parts(self.keys[0].names.clone(), [b"log", &bytes]);
+        bytes.zeroize();
+        URL_SAFE_NO_PAD.encode(&mac.finalize().into_bytes()[..6])
+    }
+
+    /// What is kept of a text that tells by what network and browser a session is used.
+    pub fn client_mark(&self, client: &str) -> String {
+        self.keys[0].client_mark(client)
+    }
+
+    /// Whether this is the mark of such a text, under whichever key.
+    pub fn is_mark_of(&self, mark: &str, client: &str) -> bool {
+        self.keys.iter().any(|key| key.client_mark(client) == mark)
+    }
+}
+
 /// Which of a ring's keys has signed an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyId([u8; KEY_ID]);
@@ -294,6 +314,8 @@ struct SigningKey {
     proofs: HmacSha256,
     /// Makes the tokens of forms.
     forms: HmacSha256,
+    /// Makes names that say nothing of what they stand for.
+    names: HmacSha256,
 }
 
 impl SigningKey {
@@ -310,7 +332,13 @@ impl SigningKey {
         let begun = keyed(b"redis-session cookie mac 1", b"session cookie");
         let proofs = keyed(b"redis-session proof 1", b"session proof");
         let forms = keyed(b"redis-session form token 1", b"form token");
-        Self { id, begun, proofs, forms }
+        let names = keyed(b"redis-session name 1", b"name");
+        Self { id, begun, proofs, forms, names }
+    }
+
+    fn client_mark(&self, client: &str) -> String {
+        let mac = with_parts(self.names.clone(), [b"client", client.as_bytes()]);
+        URL_SAFE_NO_PAD.encode(&mac.finalize().into_bytes()[..12])
     }
 
     fn mac(&self, id: &[u8]) -> HmacSha256 {

@@ -33,6 +33,8 @@ pub enum Event {
     /// Somebody came with a cookie that a timed renewal had replaced long before: a copy that was kept. See
     /// [`Observer::reused`] for whose it was.
     Reused,
+    /// A session is used from another network or browser than before: see [`Session::note_client`](crate::Session::note_client).
+    ClientChanged,
     /// The application ended a session.
     Destroyed,
     /// A session was found past its deadline.
@@ -137,6 +139,7 @@ impl Event {
             Self::LoggedOut => "logged out",
             Self::Revoked(_) => "revoked",
             Self::Reused => "reused",
+            Self::ClientChanged => "client changed",
             Self::Destroyed => "destroyed",
             Self::Expired => "expired",
             Self::Refused(_) => "refused",

@@ -267,14 +267,15 @@ impl Handle {
         if let Some(refusal) = scanned.refusal {
             self.tell(Event::Refused(refusal));
         }
+        {
+            let mut state = self.state();
+            state.presented = scanned.presented;
+            (state.id, state.signed_by) = (scanned.id.clone(), scanned.signed_by);
+        }
         let found = match &scanned.id {
             None => Ok(Found::Absent),
             Some(id) => self.look_up(id).instrument(self.span("load")).await,
         };
-        let mut state = self.state();
-        state.presented = scanned.presented;
-        (state.id, state.signed_by) = (scanned.id, scanned.signed_by);
-        drop(state);
         self.take_in(found)?;
         self.offer_again();
         Ok(())
@@ -409,9 +410,12 @@ impl Handle {
         self.settings.store_failed(error)
     }
 
-    /// A span around what waits for the store.
+    /// A span around what waits for the store, with a name for the session that tells it from others and nothing else.
     pub(crate) fn span(&self, step: &'static str) -> Span {
-        tracing::debug_span!(target: "redis_session", "session", step, realm = &*self.settings.realm)
+        let name = || self.state().id.as_ref().map(|id| self.settings.signer.log_name(id));
+        tracing::debug_span!(
+            target: "redis_session", "session", step, realm = &*self.settings.realm, session = name()
+        )
     }
 
     /// Whether somebody asked for the session.

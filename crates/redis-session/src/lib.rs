@@ -59,6 +59,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod clear;
+mod client;
 mod commit;
 mod cookie;
 mod csrf;
