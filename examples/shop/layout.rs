@@ -7,15 +7,15 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use redis_session::Session;
+use redis_session::{FlashMessage, Session};
 
 use crate::drawer::{self, drawer};
 use crate::shopper::Shopper;
 use crate::watch::Watch;
 
 /// A page of a visitor whose session was asked for.
-pub(crate) fn page(shopper: &Session<Shopper>, title: &str, flash: Option<&str>, main: &Markup) -> Response {
-    let top = top(title, Some(shopper.cart.count()), flash, main);
+pub(crate) fn page(shopper: &Session<Shopper>, title: &str, said: &[FlashMessage], main: &Markup) -> Response {
+    let top = top(title, Some(shopper.cart.count()), said, main);
     let (session, watch) = (shopper.session(), Watch::current());
     let is_open = shopper.drawer_open;
     in_two_parts(top, move || drawer(&drawer::whole(&session, is_open, &watch), is_open, &watch))
@@ -24,7 +24,7 @@ pub(crate) fn page(shopper: &Session<Shopper>, title: &str, flash: Option<&str>,
 /// A page that does not know who sees it.
 pub(crate) fn anonymous(title: &str, main: &Markup) -> Response {
     let watch = Watch::current();
-    in_two_parts(top(title, None, None, main), move || drawer(&drawer::without_session(), false, &watch))
+    in_two_parts(top(title, None, &[], main), move || drawer(&drawer::without_session(), false, &watch))
 }
 
 /// A body is sent when the session layer is done with the response, so what is made then knows all.
@@ -37,7 +37,7 @@ fn in_two_parts(top: Markup, end: impl FnOnce() -> Markup + Send + 'static) -> R
 }
 
 /// HTML lets `body` and the ends of `body` and `html` be left out, which a page in two parts is glad of.
-fn top(title: &str, in_cart: Option<u32>, flash: Option<&str>, main: &Markup) -> Markup {
+fn top(title: &str, in_cart: Option<u32>, said: &[FlashMessage], main: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         (PreEscaped(r#"<html lang="en">"#))
@@ -63,7 +63,7 @@ fn top(title: &str, in_cart: Option<u32>, flash: Option<&str>, main: &Markup) ->
                 }
             }
         }
-        @if let Some(flash) = flash { p.flash role="status" { (flash) } }
+        @for message in said { p.flash role="status" { (message.text) } }
         main #main { (main) }
         footer.bottom {
             p { "Fern & Clay is an example of the library " code { "redis-session" } ". Nothing is for sale." }

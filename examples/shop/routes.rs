@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
 use maud::Markup;
-use redis_session::{Error, Session};
+use redis_session::{Error, Flash, Session};
 
 use crate::catalogue::find;
 use crate::forms::{Change, Delivery, Drawer, Step, Wanted};
@@ -145,16 +145,12 @@ async fn end(session: Session) -> Answer<Redirect> {
 
 /// Leaves a line for the next page, whichever that is.
 fn say(shopper: &Session<Shopper>, line: &str) -> Result<(), Error> {
-    shopper.session().insert("flash", line)
+    Flash::of(&shopper.session()).success(line)
 }
 
 fn show(shopper: &Session<Shopper>, title: &str, main: &Markup) -> Answer {
-    let session = shopper.session();
-    let flash: Option<String> = session.get("flash")?;
-    if flash.is_some() {
-        session.remove("flash")?;
-    }
-    Ok(page(shopper, title, flash.as_deref(), main))
+    let said = Flash::of(&shopper.session()).take()?;
+    Ok(page(shopper, title, &said, main))
 }
 
 async fn not_found() -> Problem {

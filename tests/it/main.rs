@@ -9,6 +9,7 @@ mod ended;
 mod expiry;
 mod failures;
 mod figures;
+mod flash;
 mod guards;
 mod interleavings;
 mod layers;

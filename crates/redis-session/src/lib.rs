@@ -51,7 +51,7 @@
 //! # Where to go from here
 //!
 //! - [`Session`]: what handlers can do. [`RedisSessionLayer`]: settings, and two layers in one application.
-//! - [`CsrfLayer`], [`ClearSiteData`]: forms that other sites cannot send, a logout that clears the browser.
+//! - [`CsrfLayer`], [`Flash`], [`ClearSiteData`]: forms, what is said on the next page, a logout that clears the browser.
 //! - [`Expiry`], [`Cookie`], [`KeyRing`]: timeouts, attributes, keys.
 //! - [`RedisStore::options`]: deadlines, prefix, start without Redis. [`Store`]: a store of your own.
 //! - [`Error`]: what can go wrong, and a page of your own for it. [`Observer`]: metrics and audit logs.
@@ -68,6 +68,7 @@ mod error;
 mod events;
 mod extract;
 mod finish;
+mod flash;
 mod guards;
 mod handle;
 mod headers;
@@ -93,6 +94,7 @@ pub use crate::cookie::{Cookie, SameSite};
 pub use crate::csrf::{Csrf, CsrfFuture, CsrfLayer, CsrfToken};
 pub use crate::error::Error;
 pub use crate::events::{CsrfRefusal, Event, Observer, Refusal};
+pub use crate::flash::{Flash, FlashLevel, FlashMessage};
 pub use crate::guards::{Denied, Fresh, LoggedIn, LoginRequired, RequireLogin};
 pub use crate::layer::{IfNotSaved, IfReused, Main, RedisSessionLayer, Renew, SaveOn};
 pub use crate::people::LoggingIn;
