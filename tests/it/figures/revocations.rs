@@ -183,7 +183,7 @@ async fn r38_r42_what_ends_against_1000_requests_in_flight_stays_dead_and_all_el
         println!("{end:?} against {IN_FLIGHT} requests in flight, {rounds} rounds: {tally:?}");
         let Tally { ended, under_way, revived, lost, server_errors, stray_cookies, replaced, unlisted, .. } = tally;
         assert_eq!((revived, lost, server_errors, stray_cookies, replaced, unlisted), (0, 0, 0, 0, 0, 0), "{end:?}");
-        assert!(ended == rounds && under_way > 100 * rounds, "{end:?}");
+        assert!(ended == rounds && under_way > 10 * rounds, "{end:?}");
     }
 }
 
