@@ -33,6 +33,7 @@ impl Contender {
             Self::own("floor", &Route::ALL),
             Self::own("floor-resp2", &Route::ALL),
             Self::own("redis", &Route::ALL),
+            Self::own("user", &Route::ALL),
             Self::own("memory", &Route::ALL),
         ]
     }

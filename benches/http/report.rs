@@ -52,6 +52,9 @@ pub(crate) struct Ratio {
 const WANTED: [(&str, Route, f64); 3] =
     [("redis", Route::Untouched, 1.05), ("redis", Route::Read, 1.0), ("redis", Route::Write, 1.0)];
 
+/// What a login costs the requests that come after it: each of these beside the same without one.
+const BESIDE: [(&str, &str, Route); 2] = [("user", "redis", Route::Read), ("user", "redis", Route::Write)];
+
 fn base(route: Route) -> &'static str {
     match route {
         Route::Untouched => "bare",
@@ -134,6 +137,18 @@ impl Report {
             let _ = writeln!(
                 text,
                 "{contender}, {}: at most {limit:.2} of {to}: {verdict} ({median:.3}, {lower_quartile:.3} to {upper_quartile:.3})",
+                route.name()
+            );
+        }
+        for (contender, other, route) in BESIDE {
+            let both = self.find(contender, route).zip(self.find(other, route));
+            let Some((figures, other_s)) = both else { continue };
+            let Ratio { median, lower_quartile, upper_quartile, .. } =
+                Ratio::of(&figures.cpu_us, &other_s.cpu_us, other);
+            let within = if lower_quartile <= 1.0 { "within the spread of" } else { "more than" };
+            let _ = writeln!(
+                text,
+                "{contender}, {}: {within} {other} ({median:.3}, {lower_quartile:.3} to {upper_quartile:.3})",
                 route.name()
             );
         }

@@ -1,16 +1,21 @@
 //! The figures of the main job, each printed and asserted: what many writers at once, lost replies, dropped requests and a
-//! Redis that goes away cost a visitor.
+//! Redis that goes away cost a visitor; and of logins, lists of sessions and revocations.
 //!
 //! Some are shorter by default than they can be: environment variables, named where they are read, make them longer.
 
 #![allow(clippy::print_stdout)]
 
+mod accounts;
+mod clicks;
 mod commands;
+mod cuts;
 mod drops;
 mod faults;
 mod late;
+mod lists;
 mod outages;
 mod processes;
+mod revocations;
 mod rotations;
 mod stores;
 mod visitors;
@@ -55,6 +60,7 @@ fn paths() -> Router {
         .route("/push/{item}", get(push))
         .route("/rotate", get(async |session: Session| session.rotate().await))
         .route("/destroy", get(async |session: Session| session.destroy().await))
+        .merge(accounts::paths())
 }
 
 async fn push(Path(item): Path<u64>, mut visitor: Session<Visitor>) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Bugs that were found, each in the smallest test that showed it.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use redis_session::{Clock, KeyRing, MemoryStore, RedisSessionLayer, Session, Sto
 use redis_session_core::{
     BoxFuture, Create, Created, End, Ended, Error, Kind, Random, Save, Saved, SessionKey, Stored, Time, Token,
 };
-use redis_session_testkit::Browser;
+use redis_session_testkit::{Action, Browser, Proxy, RedisServer};
 use tower::ServiceExt;
 
 use crate::visitor::{Place, on_both_stores};
@@ -150,4 +151,34 @@ async fn a_transaction_that_changes_nothing_begins_no_session_and_a_save_begins_
         assert!(other.cookie().is_some());
     })
     .await;
+}
+
+// It began in another place, pushed the later login out, and so on in turn: of fifty at once most ended with a 500.
+#[tokio::test]
+async fn r43_a_login_that_a_later_one_has_pushed_out_before_it_was_written_is_refused_and_the_later_one_stays() {
+    let redis = RedisServer::start();
+    let (proxy, keys, one) = (Proxy::start(redis.address()), KeyRing::random().unwrap(), NonZeroUsize::MIN);
+    let place = async |url: &str| {
+        let layer = RedisSessionLayer::connect(url, keys.clone()).await.unwrap();
+        Place::around(layer.sessions_per_user(one), None)
+    };
+    let (here, there) = (place(&proxy.url()).await, place(&redis.url()).await);
+    // Redis learns the scripts.
+    there.visitor().visit(async |session| session.log_in("ada").await).await;
+    let mut held = false;
+    proxy.fault(move |command| match command.has("ada") && !std::mem::replace(&mut held, true) {
+        true => Action::HoldThenSend { after: Duration::MAX, cut: false },
+        false => Action::Pass,
+    });
+    let (first, later) = (here.visitor(), there.visitor());
+    let log_in = first.try_visit(async |session| session.log_in("ada").await);
+    let overtaken = async {
+        proxy.until_held(1).await;
+        later.visit(async |session| session.log_in("ada").await).await;
+        proxy.release();
+    };
+    let (answer, ()) = tokio::join!(log_in, overtaken);
+    assert!(answer.error.unwrap().is_login_refused());
+    assert_eq!(later.visit(async |session| session.user::<String>()).await.as_deref(), Some("ada"));
+    assert_eq!(there.layer.sessions().list("ada").await.unwrap().len(), 1);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis_session_core::{
     Derivation, Ended, Enter, Entered, Fields, Found, Kind, Level, LogIn, Reason, Rule, SessionHandle, SessionId,
-    Standing, Successor, Token, User, Whose, Why, WishChange,
+    Standing, Stored, Successor, Token, User, Whose, Why, WishChange,
 };
 use tokio::time::Instant;
 
@@ -217,8 +217,16 @@ async fn write(handle: &Arc<Handle>, asked: &Asked, place: &Place, session: Sess
         Place::Present { id, own } => (id.clone(), *own),
         Place::New(id) | Place::SecondClick(id) => {
             let staged = handle.working()?.stage();
-            let is_new = commit::create_at(handle, id.clone(), staged, Some(login)).await?;
-            return Ok(if is_new { Written::Done } else { Written::Nowhere { stale: true } });
+            if commit::create_at(handle, id.clone(), staged, Some(login)).await? {
+                return Ok(Written::Done);
+            }
+            // Another place would push out those that came later, which would do the same in their turn.
+            return match listing::look(settings, &handle.key(id)).await? {
+                Some(Stored::Ended(ended)) if ended.reason == Reason::Cap => {
+                    Err(ended_meanwhile(handle, &asked.user, session).await?)
+                }
+                _ => Ok(Written::Nowhere { stale: true }),
+            };
         }
     };
     let token = Token::random(&settings.random)?;
@@ -227,8 +235,7 @@ async fn write(handle: &Arc<Handle>, asked: &Asked, place: &Place, session: Sess
         Ok(Wrote::Done) => Ok(Written::Done),
         Ok(Wrote::LoggedInAlready) => Ok(Written::Elsewhere(id)),
         Ok(Wrote::Dead(Found::Ended { reason, .. })) if reason == Reason::Cap || own && is_of_a_revocation(reason) => {
-            listing::leave(settings, &asked.user, &[session]).await?;
-            Err(refused(handle, "the session was ended meanwhile"))
+            Err(ended_meanwhile(handle, &asked.user, session).await?)
         }
         // A session that is this user's all the same keeps its entry.
         Ok(Wrote::Dead(Found::Replaced { .. })) => {
@@ -244,6 +251,11 @@ async fn write(handle: &Arc<Handle>, asked: &Asked, place: &Place, session: Sess
             Err(error)
         }
     }
+}
+
+async fn ended_meanwhile(handle: &Handle, user: &User, session: SessionHandle) -> Result<Error, Error> {
+    listing::leave(&handle.settings, user, &[session]).await?;
+    Ok(refused(handle, "the session was ended meanwhile"))
 }
 
 fn is_of_a_revocation(reason: Reason) -> bool {

@@ -29,6 +29,9 @@ const AT_ONCE: usize = 64;
 
 /// The sessions of users: for "your devices", "log out everywhere else", a changed password, an administrator.
 ///
+/// A list that Redis has lost (by an eviction, or a failover before it was replicated) is whole again after one touch
+/// interval of traffic; until then all of these miss the sessions that were not touched since.
+///
 /// An extractor in handlers; elsewhere, in a worker or on a command line, [`RedisSessionLayer::sessions`]. Users are
 /// named as they were in [`log_in`](Session::log_in).
 ///

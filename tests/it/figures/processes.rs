@@ -5,12 +5,15 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use axum::middleware::from_fn;
 use axum::routing::get;
 use axum::{Json, Router};
-use redis_session::{Event, KeyRing, Observer, RedisSessionLayer};
+use redis_session::{Event, Expiry, KeyRing, Observer, RedisSessionLayer};
 use redis_session_testkit::{HttpBrowser, RedisServer};
 
+use super::accounts::wait;
 use super::{paths, patient_store};
 
 /// The test below, which is a server where it finds this variable.
@@ -25,8 +28,9 @@ pub(super) fn shared_key() -> String {
     random.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A server with the paths of a shop under `/hammered` and `/quiet`, each with sessions of its own on one connection, and
-/// `/tally`, the number of commits under `/hammered` and how often they were tried.
+/// A server with the paths of a shop under `/hammered`, `/quiet` and `/touched` (where every request renews the timeout
+/// and may wait), each with sessions of its own on one connection, and `/tally`, the number of commits under `/hammered` and how often
+/// they were tried.
 pub(super) struct Server {
     child: Child,
     origin: String,
@@ -107,6 +111,10 @@ async fn serve(redis: &str) {
     let app = Router::new()
         .nest("/hammered", paths().layer(layer("hammered").observer(tally)))
         .nest("/quiet", paths().layer(layer("quiet")))
+        .nest(
+            "/touched",
+            paths().layer(from_fn(wait)).layer(layer("touched").expiry(Expiry::default().touch_every(Duration::ZERO))),
+        )
         .route("/tally", get(told));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("{ANNOUNCED}http://{}", listener.local_addr().unwrap());
