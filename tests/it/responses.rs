@@ -16,7 +16,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, SET_COOKIE, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use redis_session::{ClearSiteData, Error, KeyRing, RedisSessionLayer, Renew, Session};
+use redis_session::{ClearSiteData, CsrfToken, Error, Flash, KeyRing, RedisSessionLayer, Renew, Session};
 use redis_session_testkit::{Browser, Page};
 use serde::{Deserialize, Serialize};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -64,6 +64,8 @@ fn looks() -> Vec<(&'static str, MethodRouter)> {
                 Session::<redis_session::Untyped>::from_extensions(request.extensions()).await.map(drop)
             }),
         ),
+        ("csrf token", get(async |_: CsrfToken| ())),
+        ("flash", get(async |_: Flash| ())),
         ("session", get(async |visitor: Session<Visitor>| drop(visitor.session()))),
         ("update", get(async |mut visitor: Session<Visitor>| visitor.update(|visitor| visitor.visits += 1))),
         (

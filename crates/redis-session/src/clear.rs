@@ -25,7 +25,7 @@ use http::{HeaderName, HeaderValue};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClearSiteData {
     /// `"cache", "cookies", "storage"`. **All cookies** of the site and its subdomains go: those of other applications there,
-    /// the language, and the new session of a "goodbye" in the same answer.
+    /// the language, and maybe the new session of a "goodbye" in the same answer.
     Everything,
     /// `"cache", "storage"`: pages that the back button would show, and what scripts have kept.
     AllButCookies,

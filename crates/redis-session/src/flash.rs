@@ -55,7 +55,7 @@ const MOST: usize = 16;
 /// Two pages that are loaded at the same moment may both show it.
 ///
 /// After `log_out` a message is that of a new session, and says goodbye. To clear the browser's cookies with
-/// [`ClearSiteData::Everything`](crate::ClearSiteData::Everything) takes it away.
+/// [`ClearSiteData::Everything`](crate::ClearSiteData::Everything) may take it away.
 pub struct Flash<L = Main> {
     handle: Arc<Handle>,
     /// The page that it speaks for. `None`: none in particular.
