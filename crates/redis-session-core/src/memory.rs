@@ -131,6 +131,13 @@ impl MemoryStore {
         self.shelf().1.lists.len()
     }
 
+    /// A user's list as it is, for the exploration: each session, until when its entry stays and whether it is doomed; and
+    /// when his sessions were last ended.
+    #[cfg(feature = "mutants")]
+    pub fn list_of(&self, user: &UserKey) -> (Vec<(SessionHandle, Time, bool)>, Option<Time>) {
+        self.shelf().1.lists.list_of(user)
+    }
+
     /// The time, and the shelf without what has expired by then.
     fn shelf(&self) -> (Time, MutexGuard<'_, Shelf>) {
         // A panic while the lock was held left at worst one entry counted twice.

@@ -56,6 +56,13 @@ impl Lists {
         self.0.values().map(|list| list.entries.len()).sum()
     }
 
+    #[cfg(feature = "mutants")]
+    pub(super) fn list_of(&self, user: &UserKey) -> (Vec<(SessionHandle, Time, bool)>, Option<Time>) {
+        let Some(list) = self.0.get(user) else { return (Vec::new(), None) };
+        let entries = list.entries.iter().map(|(session, entry)| (*session, entry.until, entry.doomed));
+        (entries.collect(), list.revoked)
+    }
+
     pub(super) fn enter(&mut self, user: &UserKey, enter: &Enter, now: Time) -> Entered {
         if now > enter.not_after {
             return Entered::Late;
