@@ -1,14 +1,22 @@
 //! Which scenarios are explored: a bounded set by default, a larger one by hand.
 //!
 //! `EXPLORE_PAIRS` and `EXPLORE_TRIPLES` say how much may go wrong in a schedule of two and of three requests (faults and
-//! leaps of time together). By default 1 and 0; three requests are then of the main kinds only. On two processors that
-//! were not idle, measured:
+//! leaps of time together). By default 1 and 0; three requests are then of the main kinds only. Scenarios about users have
+//! one fault, one leap or one process that dies; either setting adds those of all kinds on all grounds. `EXPLORE_ONLY=users`
+//! takes the parts whose names have this word. Measured, on two processors that were not idle:
 //!
-//! - the default: 1,476 scenarios, 3,284,858 states; 54 seconds in a release build, 66 seconds of processor time as the
-//!   tests are built.
-//! - `EXPLORE_PAIRS=2`: the first 900 of the 1,003 scenarios of two requests, 59,132,068 states in 15 minutes in a release
-//!   build.
-//! - `EXPLORE_TRIPLES=1`: 20 of the 2,907 scenarios of three requests, drawn by chance, 2,140,132 states.
+//! - the default: without users 1,476 scenarios, 3,274,097 states in 81 seconds; two requests about users, 132 scenarios,
+//!   646,159 states in 23 seconds; three requests about users take more than 24 seconds and were not counted.
+//! - without users, `EXPLORE_PAIRS=2`: the first 900 of the 1,003 scenarios of two requests, 59,132,068 states in 15 minutes
+//!   in a release build.
+//! - without users, `EXPLORE_TRIPLES=1`: 20 of the 2,907 scenarios of three requests, drawn by chance, 2,140,132 states.
+//!
+//! Not explored: tasks that are under way while a process dies, an index that is evicted, revocations of everybody, and three
+//! requests about users with faults. Two things that three requests about users can do are known and not mended, so these
+//! scenarios are not in here by default: a second click that arrived before a revocation and reads after it takes over the session
+//! of a login that came after it (`LogInAs(1)`, `LogInAs(1)`, `RevokeAll` on `Elsewhere`); and a login that finds its id
+//! replaced by an explicit rotation takes away the entry that a login with the newer id has made (`Rotate`, `LogInAs(1)`,
+//! `LogInAs(1)` on `Elsewhere`).
 
 use crate::acts::Act;
 use crate::scenario::{Ground, Scenario};
@@ -139,12 +147,14 @@ fn users_in_threes(larger: bool) -> Vec<Scenario> {
     use Act::{Increment, LogInAs, LogOut, Read, RevokeAll, RevokeOthers};
     let mut all = vec![
         Scenario::new(Ground::Elsewhere, &[LogInAs(1), LogInAs(2), RevokeAll]),
-        Scenario::new(Ground::Elsewhere, &[LogInAs(1), RevokeAll, RevokeAll]).crashes(1).apart(),
-        Scenario::new(Ground::User, &[LogInAs(1), RevokeOthers, Read]).aged(),
-        Scenario::new(Ground::User, &[LogInAs(1), LogOut, RevokeAll]),
         Scenario::new(Ground::UserTwice, &[RevokeOthers, RevokeOthers, Increment]).two_visitors(),
         Scenario::new(Ground::User, &[Read, Read, Increment]).renews(),
     ];
+    if larger {
+        all.push(Scenario::new(Ground::Elsewhere, &[LogInAs(1), RevokeAll, RevokeAll]).crashes(1).apart());
+        all.push(Scenario::new(Ground::User, &[LogInAs(1), RevokeOthers, Read]).aged());
+        all.push(Scenario::new(Ground::User, &[LogInAs(1), LogOut, RevokeAll]));
+    }
     let main = [LogInAs(1), LogInAs(2), LogOut, RevokeOthers, RevokeAll, Read, Increment];
     for (at, one) in main.iter().enumerate().filter(|_| larger) {
         for (two, three) in pairs(&main[at..]) {
