@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use axum::routing::get;
-use redis_session::{Clock, KeyRing, MemoryStore, RedisSessionLayer, Session, Store};
+use redis_session::{Clock, Expiry, KeyRing, MemoryStore, RedisSessionLayer, RedisStore, Session, Store};
 use redis_session_core::{
-    BoxFuture, Create, Created, End, Ended, Error, Kind, Random, Save, Saved, SessionKey, Stored, Time, Token,
+    BoxFuture, Create, Created, End, Ended, Error, Index, Kind, Random, Save, Saved, SessionKey, Stored, Time, Token,
 };
 use redis_session_testkit::{Action, Browser, Proxy, RedisServer};
+use tokio::sync::Notify;
 use tower::ServiceExt;
 
 use crate::visitor::{Place, on_both_stores};
@@ -181,4 +183,138 @@ async fn r43_a_login_that_a_later_one_has_pushed_out_before_it_was_written_is_re
     assert!(answer.error.unwrap().is_login_refused());
     assert_eq!(later.visit(async |session| session.user::<String>()).await.as_deref(), Some("ada"));
     assert_eq!(there.layer.sessions().list("ada").await.unwrap().len(), 1);
+}
+
+/// Stops one write of a session until the test lets it go on.
+#[derive(Clone, Default)]
+struct Stop {
+    is_set: Arc<AtomicBool>,
+    reached: Arc<Notify>,
+    go_on: Arc<Notify>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Stop {
+    async fn pass(&self) -> Result<(), Error> {
+        if self.is_set.swap(false, Ordering::Relaxed) {
+            self.reached.notify_one();
+            self.go_on.notified().await;
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(Error::new(Kind::Unavailable, "it was not sent"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `during` while the next write of `slow` is stopped.
+    async fn while_it_writes<A>(&self, slow: impl Future<Output = A>, during: impl Future<Output = ()>) -> A {
+        self.is_set.store(true, Ordering::Relaxed);
+        let during = async {
+            self.reached.notified().await;
+            during.await;
+            self.go_on.notify_one();
+        };
+        tokio::join!(slow, during).0
+    }
+
+    /// On both stores, with this stop before each, and with another process on the same store.
+    async fn on_both_stores(test: impl AsyncFn(Place, RedisSessionLayer, Self)) {
+        let run = async |store: Arc<dyn Store>, redis| {
+            let (stop, keys) = (Self::default(), KeyRing::random().unwrap());
+            let layer = || RedisSessionLayer::with_store(Stopped(store.clone(), stop.clone()), keys.clone());
+            test(Place::around(layer(), redis), layer(), stop.clone()).await;
+        };
+        run(Arc::new(MemoryStore::new()), None).await;
+        let redis = RedisServer::start();
+        let store = RedisStore::connect(&redis.url()).await.unwrap();
+        run(Arc::new(store), Some(redis)).await;
+    }
+}
+
+struct Stopped(Arc<dyn Store>, Stop);
+
+impl Store for Stopped {
+    fn now(&self) -> Option<Time> {
+        self.0.now()
+    }
+
+    fn load<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {
+        self.0.load(key)
+    }
+
+    fn create<'a>(&'a self, key: &'a SessionKey, create: &'a Create) -> BoxFuture<'a, Result<Created, Error>> {
+        Box::pin(async move {
+            self.1.pass().await?;
+            self.0.create(key, create).await
+        })
+    }
+
+    fn save<'a>(&'a self, key: &'a SessionKey, save: &'a Save) -> BoxFuture<'a, Result<Saved, Error>> {
+        Box::pin(async move {
+            self.1.pass().await?;
+            self.0.save(key, save).await
+        })
+    }
+
+    fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
+        self.0.end(key, end)
+    }
+
+    fn index(&self) -> Option<&dyn Index> {
+        self.0.index()
+    }
+}
+
+// The click that failed took away the entry that the other one's session had: nothing that ends a user's sessions would
+// have found it.
+#[tokio::test]
+async fn a_click_that_fails_leaves_the_session_of_the_other_click_in_the_list() {
+    Stop::on_both_stores(async |place, other_process, stop| {
+        let visitor = place.visitor();
+        visitor.visit(async |session| session.insert("cart", &["tea"])).await;
+        let (first, second) = (visitor.copy(), visitor.copy().before(&other_process));
+        stop.fails.store(true, Ordering::Relaxed);
+        let failed = first.try_visit(async |session| session.log_in("ada").await);
+        let other = second.visit(async |session| session.log_in("ada").await);
+        let failed = stop.while_it_writes(failed, other).await;
+        assert!(failed.error.unwrap().is_unavailable());
+        assert_eq!(place.layer.sessions().list("ada").await.unwrap().len(), 1);
+        assert_eq!(place.layer.sessions().revoke_all("ada").await.unwrap(), 1);
+    })
+    .await;
+}
+
+// Each tried again and pushed the other one out, until both were told that the random generator is broken.
+#[tokio::test]
+async fn a_login_that_a_later_one_has_pushed_out_is_refused_and_does_not_try_again() {
+    Stop::on_both_stores(async |mut place, _, stop| {
+        place.layer = place.layer.sessions_per_user(NonZeroUsize::MIN);
+        let (early, late) = (place.visitor(), place.visitor());
+        let pushed_out = early.try_visit(async |session| session.log_in("ada").await);
+        let other = late.visit(async |session| session.log_in("ada").await);
+        let pushed_out = stop.while_it_writes(pushed_out, other).await;
+        assert!(pushed_out.error.unwrap().is_login_refused());
+        assert_eq!(place.layer.sessions().list("ada").await.unwrap().len(), 1);
+        assert_eq!(late.visit(async |session| session.user::<String>()).await.as_deref(), Some("ada"));
+    })
+    .await;
+}
+
+// It was given the id from before the renewal, of the session that this very request had ended.
+#[tokio::test]
+async fn a_switch_of_users_that_is_refused_gives_no_cookie_of_the_session_that_it_ended() {
+    on_both_stores(async |mut place| {
+        let minute = Duration::from_secs(60);
+        place.layer = place.layer.expiry(Expiry::default().new_id_every(minute));
+        let visitor = place.visitor();
+        visitor.visit(async |session| session.log_in("ada").await).await;
+        place.pass(2 * minute);
+        let old = visitor.copy();
+        visitor.visit(async |session| session.user::<String>()).await;
+        let long_ago = Instant::now().checked_sub(2 * minute).unwrap();
+        let refused = old.try_visit(async |session| session.log_in("bob").verified_at(long_ago).await).await;
+        assert!(refused.error.unwrap().is_login_refused());
+        assert_eq!(refused.page.set_cookies().len(), 0);
+    })
+    .await;
 }

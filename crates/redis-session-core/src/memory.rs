@@ -128,6 +128,14 @@ impl MemoryStore {
         self.len() == 0
     }
 
+    /// A user's list as it is, for the exploration: each session, until when its entry stays and whether it is doomed; and
+    /// when his sessions were last ended.
+    #[cfg(feature = "mutants")]
+    pub fn list_of(&self, user: &UserKey) -> (Vec<(SessionHandle, Time, bool)>, Option<Time>) {
+        let (now, shelf) = self.shelf();
+        shelf.lists.list_of(user, now)
+    }
+
     /// The time, and the shelf without what has expired by then.
     fn shelf(&self) -> (Time, MutexGuard<'_, Shelf>) {
         // A panic while the lock was held left at worst one entry counted twice.

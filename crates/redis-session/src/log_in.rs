@@ -13,7 +13,7 @@ use crate::commit::{self, Gives, Wrote};
 use crate::ending;
 use crate::error::Error;
 use crate::events::Event;
-use crate::handle::Handle;
+use crate::handle::{Handle, Outgoing};
 use crate::listing;
 
 /// How many places a login tries: a session that vanishes meanwhile takes its login to a new one.
@@ -57,6 +57,11 @@ impl Place {
 
     fn is_own(&self) -> bool {
         matches!(self, Self::Present { own: true, .. })
+    }
+
+    /// Whether no other login can be here: the entry of a session that the browser has may be that of its other click.
+    fn is_alone(&self) -> bool {
+        matches!(self, Self::New(_))
     }
 }
 
@@ -135,6 +140,8 @@ async fn first_place(handle: &Arc<Handle>, user: &User) -> Result<Place, Error> 
     }
     let mut state = handle.state();
     (state.found, state.wish) = (Found::Absent, WishChange::default());
+    // An offer of a renewed id was for the session that has ended.
+    state.outgoing = Outgoing::Nothing;
     state.stand_on(None);
     drop(state);
     new()
@@ -178,7 +185,7 @@ async fn enter(
         Entered::Entered { since_revoked, .. }
             if since_revoked.is_some_and(|since| since <= age()) && Rule::RevocationsAreRemembered.holds() =>
         {
-            if !place.is_own() {
+            if place.is_alone() {
                 listing::leave(settings, &asked.user, &[session]).await?;
             }
             Err(refused(handle, "the user's sessions were ended meanwhile"))
@@ -217,15 +224,17 @@ async fn write(handle: &Arc<Handle>, asked: &Asked, place: &Place, session: Sess
         Place::Present { id, own } => (id.clone(), *own),
         Place::New(id) | Place::SecondClick(id) => {
             let staged = handle.working()?.stage();
-            if commit::create_at(handle, id.clone(), staged, Some(login)).await? {
-                return Ok(Written::Done);
-            }
-            // Another place would push out those that came later, which would do the same in their turn.
-            return match listing::look(settings, &handle.key(id)).await? {
-                Some(Stored::Ended(ended)) if ended.reason == Reason::Cap => {
-                    Err(ended_meanwhile(handle, &asked.user, session).await?)
+            let created = commit::create_at(handle, id.clone(), staged, Some(login)).await;
+            return match created {
+                Ok(true) => Ok(Written::Done),
+                Ok(false) => taken(handle, asked, session).await,
+                Err(error) => {
+                    if place.is_alone() && !error.is_outcome_unknown() {
+                        // Best effort: an entry without a session goes by itself.
+                        let _ = listing::leave(settings, &asked.user, &[session]).await;
+                    }
+                    Err(error)
                 }
-                _ => Ok(Written::Nowhere { stale: true }),
             };
         }
     };
@@ -243,13 +252,20 @@ async fn write(handle: &Arc<Handle>, asked: &Asked, place: &Place, session: Sess
             Ok(Written::Nowhere { stale: user.as_ref() != Some(&asked.user) })
         }
         Ok(Wrote::Dead(_)) => Ok(Written::Nowhere { stale: true }),
-        Err(error) => {
-            if !own && !error.is_outcome_unknown() {
-                // Best effort: an entry without a session goes by itself.
-                let _ = listing::leave(settings, &asked.user, &[session]).await;
-            }
-            Err(error)
+        Err(error) => Err(error),
+    }
+}
+
+/// The place of a new session is taken: by the tombstone that a later login has left there for the cap, or by chance.
+async fn taken(handle: &Handle, asked: &Asked, session: SessionHandle) -> Result<Written, Error> {
+    let settings = &handle.settings;
+    match listing::look(settings, &session.key(&settings.realm)).await? {
+        // Who tried again would push the later one out, and so would that one in its turn.
+        Some(Stored::Ended(tombstone)) if tombstone.reason == Reason::Cap => {
+            listing::leave(settings, &asked.user, &[session]).await?;
+            Err(refused(handle, "the user has logged in elsewhere meanwhile, up to the most sessions that he may have"))
         }
+        _ => Ok(Written::Nowhere { stale: true }),
     }
 }
 

@@ -69,6 +69,14 @@ impl Lists {
         });
     }
 
+    #[cfg(feature = "mutants")]
+    pub(super) fn list_of(&self, user: &UserKey, now: Time) -> (Vec<(SessionHandle, Time, bool)>, Option<Time>) {
+        let Some(list) = self.lists.get(user) else { return (Vec::new(), None) };
+        let entries = list.entries.iter().filter(|(_, entry)| entry.until > now);
+        let entries = entries.map(|(session, entry)| (*session, entry.until, entry.doomed));
+        (entries.collect(), list.revoked.filter(|at| *at + REVOCATION_STAYS > now))
+    }
+
     pub(super) fn enter(&mut self, user: &UserKey, enter: &Enter, now: Time) -> Entered {
         if now > enter.not_after {
             return Entered::Late;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
-use redis_session::{Error, Kind, Session, Status};
+use redis_session::{Error, Kind, Session, Sessions, Status};
 use serde::{Deserialize, Serialize};
 
 use crate::gate::Gate;
@@ -51,12 +51,35 @@ pub(crate) enum Act {
     FourTouches,
     /// An edit, and a 500.
     Fail,
+    /// Logs this user in.
+    LogInAs(u8),
+    LogOut,
+    /// Looks at the list of user 1, and ends the first other session in it.
+    RevokeOne,
+    /// Ends all other sessions of who is logged in.
+    RevokeOthers,
+    /// Ends all sessions of user 1, from outside: an administrator, a worker.
+    RevokeAll,
 }
 
 impl Act {
     /// Whether all that it writes are touches.
     pub(crate) fn only_touches(self) -> bool {
         matches!(self, Self::Touch | Self::FourTouches)
+    }
+
+    /// Whom it logs in. `None`: nobody.
+    pub(crate) fn logs_in(self) -> Option<u8> {
+        if let Self::LogInAs(user) = self { Some(user) } else { None }
+    }
+
+    /// Whose sessions it is about. `None`: those of who happens to be logged in.
+    pub(crate) fn user(self) -> Option<u8> {
+        match self {
+            Self::LogInAs(user) => Some(user),
+            Self::RevokeOne | Self::RevokeOthers | Self::RevokeAll => Some(1),
+            _ => None,
+        }
     }
 }
 
@@ -67,6 +90,8 @@ pub(crate) struct Job {
     pub(crate) index: usize,
     pub(crate) notes: Arc<Mutex<Notes>>,
     pub(crate) gate: Arc<Gate>,
+    /// The users' sessions, as the process has them that answers. `None`: it is not sent yet.
+    pub(crate) sessions: Option<Sessions>,
 }
 
 /// What a handler has done, and what it was told and shown.
@@ -81,6 +106,18 @@ pub(crate) struct Notes {
     /// Who was logged in, by the fields that it was shown.
     pub(crate) shown: Vec<u8>,
     pub(crate) destroyed: bool,
+    /// What was said about logins and revocations.
+    pub(crate) of_people: Vec<OfPeople>,
+    /// What a reader was told about who is logged in.
+    pub(crate) seen: Option<Option<u8>>,
+}
+
+/// An answer about a user's sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum OfPeople {
+    LoggedIn(u8, Result<(), Word>),
+    /// How many ended.
+    Revoked(Result<usize, Word>),
 }
 
 /// [`Kind`], as far as it matters here.
@@ -90,6 +127,8 @@ pub(crate) enum Word {
     Unknown,
     /// Nothing was saved, and the edits are tried again with the response.
     NotSaved,
+    /// A login may not be.
+    Refused,
 }
 
 impl From<Kind> for Word {
@@ -98,6 +137,7 @@ impl From<Kind> for Word {
             Kind::Gone => Self::Gone,
             Kind::OutcomeUnknown => Self::Unknown,
             Kind::Unavailable | Kind::Contended | Kind::Field | Kind::TooLarge | Kind::Random => Self::NotSaved,
+            Kind::LoginRefused => Self::Refused,
             other => panic!("no request here leads to {other:?}"),
         }
     }
@@ -187,7 +227,28 @@ impl Job {
 
     fn show(&self, session: &Session) -> Result<(), Error> {
         self.notes().shown.extend(session.get::<u8>("user")?);
+        let user = session.user::<u8>()?;
+        self.notes().shown.extend(user);
+        self.notes().seen = Some(user);
         Ok(())
+    }
+
+    fn sessions(&self) -> &Sessions {
+        self.sessions.as_ref().expect("it was sent")
+    }
+
+    fn of_people(&self, answer: OfPeople) {
+        self.notes().of_people.push(answer);
+    }
+
+    fn revoked(&self, answer: Result<usize, Error>) {
+        self.of_people(OfPeople::Revoked(answer.map_err(|error| error.kind().into())));
+    }
+
+    async fn revoke_one(&self, session: &Session) -> Result<usize, Error> {
+        let listed = self.sessions().list(1).await?;
+        let Some(other) = listed.iter().find(|other| Some(other.handle()) != session.handle()) else { return Ok(0) };
+        Ok(usize::from(self.sessions().revoke(1, other.handle()).await?))
     }
 
     async fn refresh(&self, session: &Session) -> Result<(), Error> {
@@ -281,6 +342,18 @@ impl Job {
                 self.increment(session, trailing)?;
                 return Ok(500);
             }
+            Act::LogInAs(user) => {
+                let answer = session.log_in(user).await;
+                self.of_people(OfPeople::LoggedIn(user, answer.map_err(|error| error.kind().into())));
+            }
+            Act::LogOut => {
+                let answer = session.log_out().await;
+                self.notes().destroyed = answer.as_ref().err().is_none_or(|error| !error.is_gone());
+                self.also_told(answer).await?;
+            }
+            Act::RevokeOne => self.revoked(self.revoke_one(session).await),
+            Act::RevokeOthers => self.revoked(self.sessions().revoke_others(session).await),
+            Act::RevokeAll => unreachable!("it comes without a session"),
         }
         Ok(200)
     }
@@ -290,6 +363,10 @@ impl Job {
 pub(crate) async fn application(request: Request<Job>) -> Result<Response<String>, Infallible> {
     let (parts, job) = request.into_parts();
     job.gate.pass().await;
+    if job.act == Act::RevokeAll {
+        job.revoked(job.sessions().revoke_all(1).await);
+        return Ok(Response::default());
+    }
     let session = Session::from_extensions(&parts.extensions).await;
     job.gate.pass().await;
     let answer = match session {

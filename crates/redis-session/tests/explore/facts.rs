@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use redis_session_core::{Record, SessionKey, Stored, Time};
+use redis_session_core::{Reason, Record, ReplacedBy, SessionKey, Stored, Time};
 
 use crate::acts::DIGIT;
 
@@ -43,11 +43,35 @@ pub(crate) struct Story {
     pub(crate) saves: usize,
     /// Whose request made it.
     pub(crate) browser: usize,
+    /// Which of its proofs, by number, timed renewals have made: who knows the one before is as good as who knows these.
+    pub(crate) renewals: Vec<usize>,
+    /// When the proof before the newest renewal ceased to be good, since the new one was seen. `None`: it still is.
+    pub(crate) seen: Option<Time>,
+    /// Whether it was there from the start.
+    pub(crate) is_of_the_ground: bool,
+    /// Who is logged in. `None`: nobody was.
+    pub(crate) user: Option<u8>,
+    /// Why it ended. `None`: it left no tombstone.
+    pub(crate) reason: Option<Reason>,
 }
 
 impl Story {
     pub(crate) fn generation(&self, proof: &str) -> Option<usize> {
         self.proofs.iter().position(|(known, _)| known == proof)
+    }
+
+    /// How often a proof up to this one has taken the right from who knew the one before.
+    pub(crate) fn era(&self, generation: usize) -> usize {
+        generation - self.renewals.iter().filter(|renewal| **renewal <= generation).count()
+    }
+
+    /// Since when the proof of this number is worth nothing, by another proof. `None`: it is good.
+    fn replaced(&self, at: usize) -> Option<Time> {
+        let mut later = (at + 1..self.proofs.len()).map(|at| (self.renewals.contains(&at), self.proofs[at].1));
+        match later.next()? {
+            (false, since) => Some(since),
+            (true, _) => later.next().map(|(_, since)| since).into_iter().chain(self.seen).min(),
+        }
     }
 
     fn field(&self, name: &str) -> Option<&str> {
@@ -85,7 +109,7 @@ impl Facts {
     /// Since when a ticket is worth nothing. `None`: it still is.
     pub(crate) fn dead_since(&self, ticket: &Ticket) -> Option<Time> {
         let Some(story) = self.sessions.get(&ticket.key) else { return Some(Time::default()) };
-        let replaced = story.generation(&ticket.proof).map(|at| story.proofs.get(at + 1).map(|(_, since)| *since));
+        let replaced = story.generation(&ticket.proof).map(|at| story.replaced(at));
         match replaced {
             None => Some(Time::default()),
             Some(replaced) => replaced.into_iter().chain(story.over).min(),
@@ -116,9 +140,9 @@ impl Facts {
                 let story = self.sessions.entry(key.clone()).or_insert_with(|| Story { browser, ..Story::default() });
                 story.note(record, rotated, now);
             }
-            Some(Stored::Ended(_)) => {
+            Some(Stored::Ended(tombstone)) => {
                 if let Some(story) = self.sessions.get_mut(key).filter(|story| story.over.is_none()) {
-                    (story.over, story.by_end) = (Some(now), true);
+                    (story.over, story.by_end, story.reason) = (Some(now), true, Some(tombstone.reason));
                 }
             }
             None => {
@@ -135,11 +159,22 @@ impl Story {
         let proof = record.proof.to_text();
         // Also a rotation to the same proof counts as one: who knew it before is not to profit.
         if rotated || self.generation(&proof).is_none() {
+            let before = self.proofs.last().map(|(before, _)| before);
+            let renewed = record.previous.is_some_and(|previous| {
+                previous.by == ReplacedBy::Renewal && Some(&previous.proof.to_text()) == before
+            });
+            if renewed {
+                self.renewals.push(self.proofs.len());
+                self.seen = None;
+            }
             self.proofs.push((proof, now));
         }
+        let seen = record.previous.filter(|previous| previous.by == ReplacedBy::SeenRenewal);
+        self.seen = seen.map(|previous| previous.at + MINUTE).filter(|until| *until <= now);
+        self.user = record.user().and_then(|user| user.as_str().parse().ok());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         self.fields = record.fields.iter().map(|(name, value)| (text(name), text(value))).collect();
-        if self.logged_in.is_none() && self.field("user").is_some() {
+        if self.logged_in.is_none() && (self.field("user").is_some() || self.user.is_some()) {
             self.logged_in = Some(self.proofs.len() - 1);
         }
     }

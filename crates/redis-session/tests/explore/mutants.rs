@@ -15,6 +15,11 @@ fn breakable() -> Vec<(Rule, Scenario)> {
     let living = |acts: &[_]| Scenario::new(Ground::Living, acts);
     let two = |one, other| living(&[one, other]).both(1);
     let apart = |one, other| two(one, other).apart();
+    let crashing = |ground, one, other| Scenario::new(ground, &[one, other]).crashes(1).apart();
+    let in_place = |one, other| crashing(Ground::Elsewhere, one, other);
+    let anew = |one, other| crashing(Ground::Away, one, other);
+    let devices = |one, other| crashing(Ground::UserTwice, one, other).two_visitors().aged();
+    let capped = || anew(LogInAs(1), LogInAs(1)).two_visitors().cap(1);
     vec![
         (Rule::SaveNeedsRecord, living(&[Increment, Destroy]).both(2)),
         (Rule::SaveStopsAtTombstone, two(Insert, Destroy)),
@@ -46,6 +51,17 @@ fn breakable() -> Vec<(Rule, Scenario)> {
         (Rule::RefreshDropsTheDoubtful, two(SaveRefresh, SaveRefresh)),
         (Rule::UnseenVersionsAreNoBase, apart(Push, SaveMore)),
         (Rule::NoCookieAfterTheEnd, living(&[Rotate, Goodbye]).both(2)),
+        (Rule::EndsDoomFirst, in_place(LogInAs(1), RevokeAll)),
+        (Rule::StaleEntriesAreDropped, Scenario::new(Ground::Elsewhere, &[LogInAs(1), Destroy]).cap(2)),
+        (Rule::RevocationsAreRemembered, anew(LogInAs(1), RevokeAll)),
+        (Rule::CapsDoomInTheEnter, capped()),
+        (Rule::MissingEntriesAreAskedAfter, Scenario::new(Ground::User, &[LogOut, Read]).jumps(1).aged()),
+        (Rule::WhoStaysMustBeListed, devices(RevokeOthers, RevokeOthers)),
+        (Rule::AbsenceIsMarked, anew(LogInAs(1), RevokeAll)),
+        (Rule::EndsNameTheirUser, Scenario::new(Ground::Elsewhere, &[LogInAs(1), LogInAs(2), RevokeAll])),
+        (Rule::LoginsAreCheckedAtTheEnd, in_place(LogInAs(1), RevokeAll)),
+        (Rule::CapsEndBeforeTheWrite, capped()),
+        (Rule::EntriesOfNobodyStay, in_place(LogInAs(1), RevokeAll)),
     ]
 }
 

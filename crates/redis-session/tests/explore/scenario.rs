@@ -17,6 +17,14 @@ pub(crate) enum Ground {
     JustEnded,
     /// A cookie of ours whose id the store does not know.
     Unknown,
+    /// Every browser has the cookie of a session of user 1. With two browsers each has one of its own.
+    User,
+    /// The same, and the user has one more session.
+    UserTwice,
+    /// The browsers have the cookie of a session of nobody, and user 1 has one elsewhere.
+    Elsewhere,
+    /// No browser has a cookie, and user 1 has a session.
+    Away,
 }
 
 /// A request that is to come, and from whom.
@@ -37,6 +45,8 @@ pub(crate) struct Budget {
     pub(crate) both: u8,
     /// Writes that a failover undoes.
     pub(crate) failovers: u8,
+    /// Processes that die.
+    pub(crate) crashes: u8,
 }
 
 /// What is explored, all of it.
@@ -51,6 +61,12 @@ pub(crate) struct Scenario {
     pub(crate) stricter: bool,
     /// Whether the generator gives the second request the id that it gave the first one.
     pub(crate) repeats_ids: bool,
+    /// Whether the idle timeouts of users' sessions are due to be renewed.
+    pub(crate) aged: bool,
+    /// The most sessions that a user may have. `None`: any number.
+    pub(crate) cap: Option<usize>,
+    /// Whether the ids of users' sessions are renewed, and due to be.
+    pub(crate) renews: bool,
 }
 
 impl Scenario {
@@ -58,7 +74,17 @@ impl Scenario {
     pub(crate) fn new(ground: Ground, acts: &[Act]) -> Self {
         let requests = acts.iter().map(|act| Planned { act: *act, browser: 0 }).collect();
         let budget = Budget::default();
-        Self { ground, requests, budget, apart: false, stricter: false, repeats_ids: false }
+        Self {
+            ground,
+            requests,
+            budget,
+            apart: false,
+            stricter: false,
+            repeats_ids: false,
+            aged: false,
+            cap: None,
+            renews: false,
+        }
     }
 
     /// A victim's requests, and those of an attacker who has planted the cookie of his session.
@@ -91,6 +117,30 @@ impl Scenario {
         self
     }
 
+    pub(crate) fn crashes(mut self, crashes: u8) -> Self {
+        self.budget.crashes = crashes;
+        self
+    }
+
+    pub(crate) fn aged(self) -> Self {
+        Self { aged: true, ..self }
+    }
+
+    pub(crate) fn cap(self, cap: usize) -> Self {
+        Self { cap: Some(cap), ..self }
+    }
+
+    pub(crate) fn renews(self) -> Self {
+        Self { aged: true, renews: true, ..self }
+    }
+
+    /// Whether it is about users, so that their lists matter.
+    pub(crate) fn has_users(&self) -> bool {
+        use Ground::{Away, Elsewhere, User, UserTwice};
+        let grounds = matches!(self.ground, User | UserTwice | Elsewhere | Away);
+        grounds || self.requests.iter().any(|request| request.act.user().is_some())
+    }
+
     pub(crate) fn apart(self) -> Self {
         Self { apart: true, ..self }
     }
@@ -120,13 +170,21 @@ impl fmt::Display for Scenario {
             let whose = if request.browser == 0 { "" } else { "the other's " };
             write!(f, "{between}{whose}{:?}", request.act)?;
         }
-        let Budget { faults, jumps, both, failovers } = self.budget;
+        let Budget { faults, jumps, both, failovers, crashes } = self.budget;
         write!(f, " on {:?}", self.ground)?;
         write!(f, ", {faults} faults, {jumps} jumps, {both} in all")?;
         if failovers > 0 {
             write!(f, ", {failovers} failovers")?;
         }
+        if crashes > 0 {
+            write!(f, ", {crashes} crashes")?;
+        }
+        if let Some(cap) = self.cap {
+            write!(f, ", a cap of {cap}")?;
+        }
         for (is, what) in [
+            (self.aged, "aged"),
+            (self.renews, "with timed renewal"),
             (self.apart, "two processes"),
             (self.stricter, "one of them stricter"),
             (self.repeats_ids, "ids that repeat"),

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use redis_session_core::{
-    BoxFuture, Clock, Create, Created, End, Ended, Error, MemoryStore, Save, Saved, SessionKey, Store, Stored, Time,
+    BoxFuture, Clock, Create, Created, Doom, Doomed, End, Ended, Enter, Entered, Error, Index, MemoryStore, Prolong,
+    Prolonged, Save, Saved, SessionHandle, SessionKey, Standing, Step, Store, Stored, Time, UserKey,
 };
 
 /// Who is running: its calls and its random bytes are told by it.
@@ -30,6 +31,13 @@ pub(crate) enum Op {
     Create(SessionKey, Create),
     Save(SessionKey, Save),
     End(SessionKey, End),
+    Glance(SessionKey),
+    Enter(UserKey, Enter),
+    Prolong(UserKey, Prolong),
+    Doom(UserKey, Doom),
+    Leave(UserKey, Vec<SessionHandle>),
+    Standing(UserKey, SessionHandle),
+    Sessions(UserKey),
 }
 
 /// What the store answers.
@@ -39,13 +47,36 @@ pub(crate) enum Outcome {
     Created(Created),
     Saved(Saved),
     Ended(Ended),
+    Entered(Entered),
+    Prolonged(Prolonged),
+    Doomed(Doomed),
+    Left,
+    Standing(Option<Standing>),
+    Sessions(Vec<SessionHandle>),
 }
 
 impl Op {
-    pub(crate) fn key(&self) -> &SessionKey {
+    /// Which session it is about. `None`: it is about a user's list.
+    pub(crate) fn key(&self) -> Option<&SessionKey> {
         match self {
-            Self::Load(key) | Self::Create(key, _) | Self::Save(key, _) | Self::End(key, _) => key,
+            Self::Load(key) | Self::Glance(key) => Some(key),
+            Self::Create(key, _) | Self::Save(key, _) | Self::End(key, _) => Some(key),
+            _ => None,
         }
+    }
+
+    /// Whose list it is about. `None`: it is about a session.
+    pub(crate) fn user(&self) -> Option<&UserKey> {
+        match self {
+            Self::Enter(user, _) | Self::Prolong(user, _) | Self::Doom(user, _) | Self::Leave(user, _) => Some(user),
+            Self::Standing(user, _) | Self::Sessions(user) => Some(user),
+            _ => None,
+        }
+    }
+
+    /// Whether it changes nothing.
+    pub(crate) fn only_reads(&self) -> bool {
+        matches!(self, Self::Load(_) | Self::Glance(_) | Self::Standing(..) | Self::Sessions(_))
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -53,9 +84,21 @@ impl Op {
             Self::Load(_) => "load",
             Self::Create(..) => "create",
             Self::Save(..) if self.is_touch() => "touch",
-            Self::Save(_, save) if save.step.new_proof().is_some() => "rotate",
-            Self::Save(..) => "save",
+            Self::Save(_, save) => match save.step {
+                Step::Keep | Step::Seen => "save",
+                Step::Rotate(_) => "rotate",
+                Step::Renew(_) => "renew",
+                Step::LogIn(..) => "log in",
+            },
             Self::End(..) => "end",
+            Self::Glance(_) => "glance",
+            Self::Enter(..) => "enter",
+            Self::Prolong(_, prolong) if prolong.add => "list again",
+            Self::Prolong(..) => "prolong",
+            Self::Doom(..) => "doom",
+            Self::Leave(..) => "leave",
+            Self::Standing(..) => "check",
+            Self::Sessions(_) => "list",
         }
     }
 
@@ -65,7 +108,10 @@ impl Op {
 
     pub(crate) fn not_after(&self) -> Option<Time> {
         match self {
-            Self::Load(_) => None,
+            Self::Load(_) | Self::Glance(_) | Self::Leave(..) | Self::Standing(..) | Self::Sessions(_) => None,
+            Self::Enter(_, enter) => Some(enter.not_after),
+            Self::Prolong(_, prolong) => Some(prolong.not_after),
+            Self::Doom(_, doom) => Some(doom.not_after),
             Self::Create(_, create) => Some(create.not_after),
             Self::Save(_, save) => Some(save.not_after),
             Self::End(_, end) => Some(end.not_after),
@@ -80,6 +126,16 @@ impl Op {
                 Self::Create(key, create) => Outcome::Created(store.create(key, create).await?),
                 Self::Save(key, save) => Outcome::Saved(store.save(key, save).await?),
                 Self::End(key, end) => Outcome::Ended(store.end(key, end).await?),
+                Self::Glance(key) => Outcome::Loaded(store.glance(key).await?),
+                Self::Enter(user, enter) => Outcome::Entered(store.enter(user, enter).await?),
+                Self::Prolong(user, prolong) => Outcome::Prolonged(store.prolong(user, prolong).await?),
+                Self::Doom(user, doom) => Outcome::Doomed(Index::doom(store, user, doom).await?),
+                Self::Leave(user, sessions) => {
+                    store.leave(user, sessions).await?;
+                    Outcome::Left
+                }
+                Self::Standing(user, session) => Outcome::Standing(store.standing(user, *session).await?),
+                Self::Sessions(user) => Outcome::Sessions(store.sessions(user).await?),
             })
         });
         outcome.expect("the store in memory does not fail")
@@ -236,6 +292,74 @@ impl Store for Wire {
             match self.ask(Op::End(key.clone(), end.clone())).await? {
                 Outcome::Ended(ended) => Ok(ended),
                 other => unreachable!("{other:?} to an end"),
+            }
+        })
+    }
+
+    fn glance<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {
+        Box::pin(async move {
+            match self.ask(Op::Glance(key.clone())).await? {
+                Outcome::Loaded(stored) => Ok(stored),
+                other => unreachable!("{other:?} to a glance"),
+            }
+        })
+    }
+
+    fn index(&self) -> Option<&dyn Index> {
+        Some(self)
+    }
+}
+
+impl Index for Wire {
+    fn enter<'a>(&'a self, user: &'a UserKey, enter: &'a Enter) -> BoxFuture<'a, Result<Entered, Error>> {
+        Box::pin(async move {
+            match self.ask(Op::Enter(user.clone(), enter.clone())).await? {
+                Outcome::Entered(entered) => Ok(entered),
+                other => unreachable!("{other:?} to an enter"),
+            }
+        })
+    }
+
+    fn prolong<'a>(&'a self, user: &'a UserKey, prolong: &'a Prolong) -> BoxFuture<'a, Result<Prolonged, Error>> {
+        Box::pin(async move {
+            match self.ask(Op::Prolong(user.clone(), prolong.clone())).await? {
+                Outcome::Prolonged(prolonged) => Ok(prolonged),
+                other => unreachable!("{other:?} to a prolong"),
+            }
+        })
+    }
+
+    fn doom<'a>(&'a self, user: &'a UserKey, doom: &'a Doom) -> BoxFuture<'a, Result<Doomed, Error>> {
+        Box::pin(async move {
+            match self.ask(Op::Doom(user.clone(), doom.clone())).await? {
+                Outcome::Doomed(doomed) => Ok(doomed),
+                other => unreachable!("{other:?} to a doom"),
+            }
+        })
+    }
+
+    fn leave<'a>(&'a self, user: &'a UserKey, sessions: &'a [SessionHandle]) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.ask(Op::Leave(user.clone(), sessions.to_vec())).await.map(drop) })
+    }
+
+    fn standing<'a>(
+        &'a self,
+        user: &'a UserKey,
+        session: SessionHandle,
+    ) -> BoxFuture<'a, Result<Option<Standing>, Error>> {
+        Box::pin(async move {
+            match self.ask(Op::Standing(user.clone(), session)).await? {
+                Outcome::Standing(standing) => Ok(standing),
+                other => unreachable!("{other:?} to a check"),
+            }
+        })
+    }
+
+    fn sessions<'a>(&'a self, user: &'a UserKey) -> BoxFuture<'a, Result<Vec<SessionHandle>, Error>> {
+        Box::pin(async move {
+            match self.ask(Op::Sessions(user.clone())).await? {
+                Outcome::Sessions(sessions) => Ok(sessions),
+                other => unreachable!("{other:?} to a list"),
             }
         })
     }

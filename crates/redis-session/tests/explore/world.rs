@@ -3,6 +3,7 @@
 mod actions;
 mod checks;
 mod fingerprint;
+mod people;
 mod stage;
 mod visit;
 
@@ -15,7 +16,8 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{Request, Response, Uri};
 use redis_session::{Expiry, Kind};
 use redis_session_core::{
-    Create, End, Error, Fields, Random, Reason, SessionId, SessionKey, Stored, Time, Token, Whose, WishChange,
+    Create, ENTRY_STAYS, End, Enter, Error, Fields, Level, LogIn, Random, Reason, ReplacedBy, SessionId, SessionKey,
+    Step, Stored, Time, Token, User, Whose, WishChange,
 };
 use redis_session_testkit::CookieJar;
 use tower::ServiceExt;
@@ -23,11 +25,12 @@ use tower::ServiceExt;
 use crate::acts::Word;
 use crate::facts::{Facts, MINUTE, Ticket, Violation, violated};
 use crate::scenario::{Ground, Scenario};
-use crate::wire::{Op, Outcome, RUNNING, Who, Wire, empty_store};
+use crate::wire::{Call, Op, Outcome, RUNNING, Who, Wire, empty_store};
 
 use fingerprint::{hash_answer, hash_op};
+use people::Revocations;
 use stage::draw;
-use visit::{Last, Progress, Visit};
+use visit::{Answering, Last, Progress, Visit};
 
 pub(crate) use actions::{Action, Fate};
 pub(crate) use stage::Stage;
@@ -62,6 +65,12 @@ pub(crate) struct World<'a> {
     faults: u8,
     jumps: u8,
     failovers: u8,
+    crashes: u8,
+    /// Which process has died. `None`: none.
+    died: Option<usize>,
+    /// The requests that died with it.
+    graves: Vec<Answering>,
+    revocations: Revocations,
     facts: Facts,
     /// Those who wait for their turn in a queue, in their order.
     waiting: Vec<usize>,
@@ -86,6 +95,10 @@ impl<'a> World<'a> {
             faults: 0,
             jumps: 0,
             failovers: 0,
+            crashes: 0,
+            died: None,
+            graves: Vec::new(),
+            revocations: Revocations::default(),
             facts: Facts::default(),
             waiting: Vec::new(),
             background: DefaultHasher::new(),
@@ -104,34 +117,73 @@ impl<'a> World<'a> {
 
     fn lay_the_ground(&mut self) -> Result<(), Violation> {
         RUNNING.set(Who::Background);
+        match self.scenario.ground {
+            Ground::User | Ground::UserTwice => {
+                for browser in 0..self.browsers.len() {
+                    let (id, _) = self.lay_a_session(Some(1))?;
+                    self.hand_out(&id, browser);
+                }
+            }
+            Ground::Away => {}
+            _ => {
+                let (id, key) = self.lay_a_session(None)?;
+                if self.scenario.ground == Ground::JustEnded {
+                    let (not_after, whose) = (self.now(), Whose::Nobodys(id.proof()));
+                    let end = End { not_after, reason: Reason::Destroyed, whose };
+                    self.execute(Who::Background, &Op::End(key, end))?;
+                }
+                (0..self.browsers.len()).for_each(|browser| self.hand_out(&id, browser));
+            }
+        }
+        if matches!(self.scenario.ground, Ground::UserTwice | Ground::Elsewhere | Ground::Away) {
+            self.lay_a_session(Some(1))?;
+        }
+        if self.scenario.ground == Ground::Aged || self.scenario.aged {
+            self.stage.wire.advance(MINUTE + MINUTE);
+        }
+        self.facts.sessions.values_mut().for_each(|story| story.is_of_the_ground = true);
+        Ok(())
+    }
+
+    /// A session of this user, or of nobody.
+    fn lay_a_session(&mut self, user: Option<u8>) -> Result<(SessionId, SessionKey), Violation> {
         let random = Random::scripted(|bytes| draw(bytes, false));
         let id = SessionId::random(&random).expect("scripted");
-        let (key, value) = (id.key(&"main".into()), self.stage.signer.sign(&id));
-        let (now, proof) = (self.now(), id.proof());
-        if self.scenario.ground != Ground::Unknown {
-            let fields = Fields::from_pairs(vec![("x".into(), "1".into())]);
-            let (token, life) = (Token::random(&random).expect("scripted"), Expiry::default().life());
-            let create =
-                Create { token, not_after: now, proof, life, wish: WishChange::default(), login: None, fields };
-            self.execute(Who::Background, &Op::Create(key.clone(), create))?;
+        let (key, now, proof) = (id.key(&self.stage.realm), self.now(), id.proof());
+        if self.scenario.ground == Ground::Unknown {
+            return Ok((id, key));
         }
-        match self.scenario.ground {
-            Ground::JustEnded => {
-                let end = End { not_after: now, reason: Reason::Destroyed, whose: Whose::Nobodys(id.proof()) };
-                self.execute(Who::Background, &Op::End(key.clone(), end))?;
-            }
-            Ground::Aged => self.stage.wire.advance(MINUTE + MINUTE),
-            _ => {}
+        let fields = Fields::from_pairs(vec![("x".into(), "1".into())]);
+        let (token, life) = (Token::random(&random).expect("scripted"), Expiry::default().life());
+        let login = user.map(|user| {
+            let user = User::new(user).expect("a number");
+            LogIn { user, level: Level::FULL, label: None, waited: Duration::ZERO }
+        });
+        if let Some(login) = &login {
+            let life = life.deadline(now, now, &Default::default()).since(now) + ENTRY_STAYS;
+            let (session, not_after) = (key.handle(), now);
+            let enter = Enter { session, life, cap: None, age: Duration::ZERO, instead_of: None, not_after };
+            self.execute(Who::Background, &Op::Enter(login.user.key(&self.stage.realm), enter))?;
         }
-        self.facts.cookies.insert(value.clone(), Ticket { key, proof: proof.to_text() });
-        for browser in &mut self.browsers {
-            browser.jar.put("shop.example", NAME, &value);
-        }
-        Ok(())
+        let create = Create { token, not_after: now, proof, life, wish: WishChange::default(), login, fields };
+        self.execute(Who::Background, &Op::Create(key.clone(), create))?;
+        Ok((id, key))
+    }
+
+    /// A browser has the cookie of this session from before.
+    fn hand_out(&mut self, id: &SessionId, browser: usize) {
+        let (key, value) = (id.key(&self.stage.realm), self.stage.signer.sign(id));
+        self.facts.cookies.insert(value.clone(), Ticket { key, proof: id.proof().to_text() });
+        self.browsers[browser].jar.put("shop.example", NAME, &value);
     }
 
     fn process(&self, at: usize) -> usize {
         if self.scenario.apart { at % 2 } else { 0 }
+    }
+
+    /// Which service answers: that of the process, or of the one that takes its place.
+    fn service(&self, at: usize) -> usize {
+        if self.died == Some(self.process(at)) { 2 } else { self.process(at) }
     }
 
     fn has_a_call(&self, at: usize) -> bool {
@@ -141,7 +193,7 @@ impl<'a> World<'a> {
     /// Whether a request pauses before it sends again.
     fn pauses(&self, at: usize) -> bool {
         let visit = &self.visits[at];
-        let lost = matches!(visit.writing.last, Last::Lost | Last::LostTouch);
+        let lost = visit.pauses || matches!(visit.writing.last, Last::Lost | Last::LostTouch);
         visit.is_running() && !visit.is_at_gate() && lost && !self.has_a_call(at)
     }
 
@@ -152,7 +204,10 @@ impl<'a> World<'a> {
     /// Lets something happen, and everybody go on until all wait for the next thing.
     pub(crate) async fn carry_out(&mut self, action: Action) -> Result<(), Violation> {
         match action {
-            Action::Start(at) => self.start(at),
+            Action::Start(at) => {
+                self.breathe().await;
+                self.start(at);
+            }
             Action::GoOn(at) => self.go_on_at_gate(at),
             Action::Dawdle(at) => self.visits[at].dawdles_since = Some(self.jumps),
             Action::Call(at, fate) => self.decide(at, fate).await?,
@@ -171,6 +226,7 @@ impl<'a> World<'a> {
             }
             Action::Pause => self.pause().await?,
             Action::Failover(undone) => self.fail_over(undone),
+            Action::Crash(process) => self.crash(process),
         }
         self.settle().await
     }
@@ -180,7 +236,7 @@ impl<'a> World<'a> {
         if self.visits.iter().any(Visit::is_running) {
             return violated("hangs", "a request waits, and nothing is left to happen");
         }
-        Ok(())
+        self.check_people_at_the_end()
     }
 
     fn go_on_at_gate(&mut self, at: usize) {
@@ -189,13 +245,17 @@ impl<'a> World<'a> {
     }
 
     fn start(&mut self, at: usize) {
-        let (now, service) = (self.now(), self.stage.processes[self.process(at)].clone());
+        if self.scenario.has_users() {
+            self.arrives_among_people(at);
+        }
+        let (now, (service, sessions)) = (self.now(), self.stage.processes[self.service(at)].clone());
         let (visit, browser) = (&mut self.visits[at], &self.browsers[self.scenario.requests[at].browser]);
         let mut request = Request::builder().uri(self.url.clone());
         if let Some(cookies) = browser.jar.header(&self.url) {
             visit.presented = cookies.split_once('=').map(|(_, value)| value.to_owned());
             request = request.header(COOKIE, cookies);
         }
+        visit.job.sessions = Some(sessions);
         let request = request.body(visit.job.clone()).expect("a request");
         visit.ticket = visit.presented.as_ref().and_then(|value| self.facts.cookies.get(value)).cloned();
         visit.arrived = now;
@@ -221,8 +281,10 @@ impl<'a> World<'a> {
             let ran = self.execute(who, &op)?;
             let call = &mut self.stage.wire.calls()[at];
             call.ran = Some(ran);
-            let saves = self.facts.sessions.get(op.key()).map_or(0, |story| story.saves);
-            call.saves = saves.saturating_sub(saves_since(look(&self.stage.wire, op.key()).as_ref(), &op));
+            if let Some(key) = op.key() {
+                let saves = self.facts.sessions.get(key).map_or(0, |story| story.saves);
+                call.saves = saves.saturating_sub(saves_since(look(&self.stage.wire, key).as_ref(), &op));
+            }
         }
         match fate {
             Fate::Run => return Ok(()),
@@ -243,7 +305,17 @@ impl<'a> World<'a> {
         let now = self.now();
         assert!(now <= asked + DEADLINE, "a store answers by its deadline");
         match call.who {
-            Who::Request(at) => self.visits[at].is_told(&call.op, &answer, call.saves, now),
+            Who::Request(at) => {
+                let visit = &mut self.visits[at];
+                visit.is_told(&call.op, &answer, call.saves, now);
+                // Who is given an id without a write of his own, by a second click or an offer, may know it.
+                let story =
+                    visit.ticket.as_ref().and_then(|ticket| Some((self.facts.sessions.get(&ticket.key)?, ticket)));
+                let known = story.and_then(|(story, ticket)| story.generation(&ticket.proof)).unwrap_or(0);
+                if call.op.key() == visit.ticket.as_ref().map(|ticket| &ticket.key) {
+                    visit.generation = visit.generation.max(known);
+                }
+            }
             Who::Background => {
                 hash_op(&call.op, &mut self.background);
                 hash_answer(&answer, &mut self.background);
@@ -256,28 +328,37 @@ impl<'a> World<'a> {
 
     /// Runs an operation on the real store, and looks at what it did.
     fn execute(&mut self, who: Who, op: &Op) -> Result<Outcome, Violation> {
+        if self.scenario.budget.failovers > 0 && !op.only_reads() {
+            self.log.push((op.clone(), self.now()));
+        }
+        let Some(key) = op.key() else {
+            return self.execute_on_list(who, op, op.user().expect("what is about no session is about a list"));
+        };
         let (store, now) = (self.stage.wire.store(), self.now());
-        let before = look(&self.stage.wire, op.key());
+        let before = look(&self.stage.wire, key);
         let outcome = op.run(&store);
-        if matches!(op, Op::Load(_)) {
-            self.was_read(who, before.as_ref());
+        if op.only_reads() {
+            if matches!(op, Op::Load(_)) {
+                self.was_read(who, before.as_ref());
+            }
             return Ok(outcome);
         }
-        if self.scenario.budget.failovers > 0 {
-            self.log.push((op.clone(), now));
-        }
-        let after = look(&self.stage.wire, op.key());
+        let after = look(&self.stage.wire, key);
         if before == after {
             return Ok(outcome);
         }
         Self::check_refusal(op, &outcome)?;
         self.check_change(who, op, before.as_ref(), after.as_ref())?;
         let browser = if let Who::Request(at) = who { self.visits[at].browser } else { 0 };
-        let rotated = matches!(op, Op::Save(_, save) if save.step.new_proof().is_some());
-        self.facts.changed(op.key(), after.as_ref(), rotated, now, browser);
-        if let (Op::Save(_, save), Some(story)) = (op, self.facts.sessions.get_mut(op.key())) {
+        let rotated = matches!(op, Op::Save(_, save) if matches!(save.step, Step::Rotate(_) | Step::LogIn(..)));
+        let gives = matches!(op, Op::Save(_, save) if save.step.new_proof().is_some());
+        if matches!(op, Op::End(..)) {
+            self.disturb(who);
+        }
+        self.facts.changed(key, after.as_ref(), rotated, now, browser);
+        if let (Op::Save(_, save), Some(story)) = (op, self.facts.sessions.get_mut(key)) {
             story.saves += usize::from(save.token.is_some());
-            if let (Who::Request(at), true) = (who, rotated) {
+            if let (Who::Request(at), true) = (who, gives) {
                 self.visits[at].generation = story.proofs.len() - 1;
             }
         }
@@ -290,18 +371,29 @@ impl<'a> World<'a> {
         let visit = &mut self.visits[at];
         visit.found_expired |= found_expired;
         if let Some(Stored::Record(record)) = stored {
-            visit.was_replaced |= visit.ticket.as_ref().is_some_and(|t| t.proof != record.proof.to_text());
+            let renewed = record.previous.filter(|previous| previous.by != ReplacedBy::Login);
+            let is_good =
+                |proof: &str| record.proof.to_text() == proof || renewed.is_some_and(|p| p.proof.to_text() == proof);
+            visit.was_replaced |= visit.ticket.as_ref().is_some_and(|ticket| !is_good(&ticket.proof));
         }
     }
 
     /// Lets time pass, and everybody go on whose pause ends meanwhile.
     async fn pass_until(&mut self, end: Time) -> Result<(), Violation> {
         while self.now() < end && self.somebody_pauses() {
-            self.advance(FIRST_PAUSE).await;
+            self.advance(FIRST_PAUSE.min(end.since(self.now()))).await;
             self.settle().await?;
         }
         self.advance(end.since(self.now())).await;
         Ok(())
+    }
+
+    /// A moment passes before the next request, so that what came before it can be told from what came after.
+    async fn breathe(&mut self) {
+        let moment = Duration::from_millis(3);
+        if self.scenario.has_users() && self.time_left().is_none_or(|left| left > moment) {
+            self.advance(moment).await;
+        }
     }
 
     async fn advance(&mut self, by: Duration) {
@@ -376,6 +468,11 @@ impl<'a> World<'a> {
             if !moved {
                 break;
             }
+        }
+        for at in 0..self.visits.len() {
+            let (calls, visit) = (self.stage.wire.calls(), &mut self.visits[at]);
+            let asked = |call: &Call| call.who == Who::Request(at) && Some(call.asked) > visit.lost_at;
+            visit.pauses &= visit.is_running() && !calls.iter().any(asked);
         }
         let waits = |at: &usize| {
             let visit = &self.visits[*at];

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::wire::{Op, Who};
+use crate::wire::Who;
 
 use super::visit::{Progress, Visit};
 use super::{DEADLINE, World, tasks_are_alive};
@@ -35,6 +35,8 @@ pub(crate) enum Action {
     Pause,
     /// So many of the last writes are undone.
     Failover(usize),
+    /// A process dies.
+    Crash(usize),
 }
 
 /// What becomes of a call.
@@ -90,6 +92,7 @@ impl World<'_> {
         if may_leap && !self.somebody_waits() {
             actions.extend(LEAPS.into_iter().chain(self.scenario.stricter.then_some(PAST_STRICT)).map(Action::Jump));
         }
+        actions.extend(self.mortals().map(Action::Crash));
         if self.failovers < budget.failovers {
             // The ground is there on all replicas.
             actions.extend((1..self.log.len()).map(Action::Failover));
@@ -117,11 +120,11 @@ impl World<'_> {
                 continue;
             }
             actions.extend([Fate::Refuse, Fate::Run].map(|fate| Action::Call(at, fate)));
-            if !matches!(call.op, Op::Load(_)) {
+            if !call.op.only_reads() {
                 actions.extend([Fate::LoseReply, Fate::Hold].map(|fate| Action::Call(at, fate)));
             }
             // Those that were made before it are answered before.
-            if !matches!(call.op, Op::Load(_)) && Some(call.asked) == first {
+            if !call.op.only_reads() && Some(call.asked) == first {
                 actions.extend([Fate::TimeOut, Fate::HoldLong].map(|fate| Action::Call(at, fate)));
             }
         }
@@ -179,6 +182,7 @@ impl World<'_> {
             Action::Abandon(at) => format!("the client of {at} goes away"),
             Action::Jump(by) => format!("{by:?} pass"),
             Action::Pause => "a pause".to_owned(),
+            Action::Crash(process) => format!("process {process} dies"),
             Action::Failover(undone) => format!("a failover takes {undone} writes back"),
         }
     }

@@ -1,9 +1,9 @@
 //! The invariants of the protocol, part A7, as an onlooker checks them after each step.
 
 use redis_session::Expiry;
-use redis_session_core::{Record, Saved, Stored};
+use redis_session_core::{End, Record, Save, Saved, Step, Stored, Whose};
 
-use crate::acts::{Act, Word};
+use crate::acts::{Act, OfPeople, Word};
 use crate::facts::{MINUTE, Violation, violated};
 use crate::wire::{Op, Outcome, Who};
 
@@ -22,7 +22,8 @@ impl World<'_> {
         if op.not_after().is_some_and(|not_after| self.now() > not_after) {
             return violated("I9", format!("the {} that came after its time changed something", op.name()));
         }
-        let story = self.facts.sessions.get(op.key());
+        let key = op.key().expect("lists are checked elsewhere");
+        let story = self.facts.sessions.get(key);
         if story.is_some_and(|story| story.over.is_some()) && matches!(after, Some(Stored::Record(_))) {
             return violated("I1", format!("the {} brought a session back that was over", op.name()));
         }
@@ -36,9 +37,25 @@ impl World<'_> {
             return Ok(());
         }
         self.check_deadline(who, op, before)?;
+        if let Op::End(_, End { whose: Whose::Users(user), .. }) = op {
+            return match before {
+                Some(Stored::Record(record)) if record.user() != Some(user) => {
+                    violated("J5", "the end of a user's session ended another's")
+                }
+                _ => Ok(()),
+            };
+        }
+        if let (Op::Save(_, Save { step: Step::LogIn(..), .. }), Some(Stored::Record(record))) = (op, before) {
+            let has_x = |record: &Record| record.fields.iter().any(|(name, _)| name.as_ref() == b"x");
+            let is_kept = matches!(after, Some(Stored::Record(after)) if has_x(after) == has_x(record));
+            if !is_kept {
+                return violated("I5", "a login lost what the session had");
+            }
+        }
         let newest = story.map_or(0, |story| story.proofs.len().saturating_sub(1));
         let mut authors = self.authors(who, op).peekable();
-        if authors.peek().is_some() && !authors.any(|at| self.visits[at].generation == newest) {
+        let era = |generation| story.map_or(0, |story| story.era(generation));
+        if authors.peek().is_some() && !authors.any(|at| era(self.visits[at].generation) == era(newest)) {
             return violated("I3", format!("the {} with a proof that was replaced changed something", op.name()));
         }
         Ok(())
@@ -72,9 +89,10 @@ impl World<'_> {
             let is_mine = match who {
                 Who::Request(author) => author == at,
                 Who::Background => {
-                    let ends = matches!(op, Op::End(..)) && matches!(visit.act, Act::Destroy | Act::Goodbye);
+                    let ends =
+                        matches!(op, Op::End(..)) && matches!(visit.act, Act::Destroy | Act::Goodbye | Act::LogOut);
                     let key = visit.ticket.as_ref().map(|ticket| &ticket.key);
-                    visit.started() && key == Some(op.key()) && (ends || !visit.is_open() && !visit.is_answered())
+                    visit.started() && key == op.key() && (ends || !visit.is_open() && !visit.is_answered())
                 }
             };
             is_mine.then_some(at)
@@ -92,7 +110,7 @@ impl World<'_> {
     /// What a handler was told and shown since.
     pub(super) fn check_notes(&mut self, at: usize) -> Result<(), Violation> {
         let notes = self.visits[at].job.notes().clone();
-        let (told, also_told, shown) = self.visits[at].checked;
+        let (told, also_told, shown, of_people) = self.visits[at].checked;
         let words = notes.told[told..].iter().filter_map(|(_, answer)| answer.err()).map(|word| (word, false));
         for (word, may_be_of_a_touch) in words.chain(notes.also_told[also_told..].iter().map(|word| (*word, true))) {
             self.check_word(at, word, may_be_of_a_touch)?;
@@ -105,7 +123,16 @@ impl World<'_> {
         for _ in &notes.shown[shown..] {
             self.check_shown(at)?;
         }
-        self.visits[at].checked = (notes.told.len(), notes.also_told.len(), notes.shown.len());
+        if notes.shown.len() > shown || notes.seen.is_some() {
+            self.check_seen(at)?;
+        }
+        for told in &notes.of_people[of_people..] {
+            self.visits[at].writing = Writing::none(self.now());
+            let is_unknown = matches!(told, OfPeople::LoggedIn(_, Err(Word::Unknown)));
+            self.visits[at].in_doubt |= is_unknown;
+            self.check_told_of_people(at, told)?;
+        }
+        self.visits[at].checked = (notes.told.len(), notes.also_told.len(), notes.shown.len(), notes.of_people.len());
         Ok(())
     }
 
@@ -127,7 +154,7 @@ impl World<'_> {
                 violated("I9", format!("{at} was told that its session is gone, and it lives"))
             }
             Word::Unknown => self.check_unknown(at, visit, may_be_of_a_touch),
-            Word::NotSaved => Ok(()),
+            Word::NotSaved | Word::Refused => Ok(()),
         }
     }
 
@@ -168,7 +195,7 @@ impl World<'_> {
         let story = visit.ticket.as_ref().and_then(|ticket| self.facts.sessions.get(&ticket.key));
         match story.and_then(|story| story.logged_in) {
             None => violated("I6", format!("{at} was shown a login that is not of its session")),
-            Some(since) if visit.generation < since => {
+            Some(since) if story.is_some_and(|story| story.era(visit.generation) < story.era(since)) => {
                 violated("I3", format!("{at} was shown a login, and knows the cookie of before only"))
             }
             Some(_) => Ok(()),
@@ -193,6 +220,8 @@ impl World<'_> {
                 Ok(())
             }
             (Some(None), _) if !destroyed => violated("I4", format!("{at} takes a cookie away unasked")),
+            // Nobody knows whether such a login may stand, so it is ended, and nobody has it.
+            (None, Some(_)) if visit.job.notes().of_people.iter().any(is_a_failed_login) => Ok(()),
             (None, Some(ticket)) if !destroyed && came_with.as_ref() != Some(&ticket) => {
                 match self.facts.dead_since(&ticket) {
                     None => violated("I4", format!("{at} was not given its new cookie")),
@@ -216,8 +245,21 @@ impl World<'_> {
         let first_edit = !visit.had_a_session || !self.visits[from].had_a_session;
         let log_out = visit.job.notes().destroyed && !visit.was_replaced;
         let remembers = visit.act == Act::Remember;
+        // Whoever logs in twice at a time is logged in either way; a login that comes upon an explicit rotation takes
+        // a new session, and nobody can tell the browser which of the two came later. Nor whether the renewal that a
+        // login in the user's own session has replaced came before it.
+        let acts = [visit.act, self.visits[from].act];
+        let renews = acts.map(|act| act.logs_in().is_some() || act == Act::Rotate || self.scenario.renews);
+        let logs_in = acts.iter().any(|act| act.logs_in().is_some()) && renews == [true, true];
         let was_under_way_for_long = self.now().since(visit.answered) >= MINUTE;
-        if first_edit || log_out || remembers || was_under_way_for_long || browser.from_late || !was_worth_something {
+        if first_edit
+            || log_out
+            || remembers
+            || logs_in
+            || was_under_way_for_long
+            || browser.from_late
+            || !was_worth_something
+        {
             return Ok(true);
         }
         violated("I4", format!("the answer to {at} undid what a newer one had brought"))?;
@@ -237,7 +279,8 @@ impl World<'_> {
     /// What has become of all edits.
     pub(crate) fn check_edits(&self) -> Result<(), Violation> {
         self.check_counts()?;
-        self.check_answers()
+        self.check_answers()?;
+        self.check_people()
     }
 
     /// Every edit was made as its request was told.
@@ -259,7 +302,7 @@ impl World<'_> {
             (_, None) if visit.failed => false,
             (_, None) if visit.excused => return Ok(()),
             (_, None) => true,
-            (_, Some(Word::NotSaved)) => false,
+            (_, Some(Word::NotSaved | Word::Refused)) => false,
         };
         match (was_saved, self.facts.count(mark)) {
             (true, 0) if !self.facts.failed_over => violated("I2", format!("edit {mark} was answered and is lost")),
@@ -269,6 +312,10 @@ impl World<'_> {
             _ => Ok(()),
         }
     }
+}
+
+fn is_a_failed_login(told: &OfPeople) -> bool {
+    matches!(told, OfPeople::LoggedIn(_, Err(_)))
 }
 
 /// The value that a Set-Cookie line gives. `None`: it takes the cookie away.

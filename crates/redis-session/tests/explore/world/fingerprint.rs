@@ -3,7 +3,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
-use redis_session_core::{Created, Ended, Error, Saved, Stored};
+use redis_session_core::{Created, Doomed, Ended, Entered, Error, Saved, Standing, Stored};
 
 use crate::wire::{Op, Outcome};
 
@@ -15,11 +15,12 @@ impl World<'_> {
         let mut hasher = DefaultHasher::new();
         (self.faults, self.jumps, self.failovers, self.now(), &self.waiting).hash(&mut hasher);
         self.background.finish().hash(&mut hasher);
+        self.hash_people(&mut hasher);
         for visit in &self.visits {
             std::mem::discriminant(&visit.progress).hash(&mut hasher);
             (visit.history.finish(), &visit.ticket, visit.generation, visit.excused).hash(&mut hasher);
             (visit.had_a_session, visit.was_replaced, visit.found_expired, visit.found_nothing_late).hash(&mut hasher);
-            (visit.known_saves, visit.is_at_gate(), visit.dawdles_since).hash(&mut hasher);
+            (visit.known_saves, visit.is_at_gate(), visit.dawdles_since, visit.pauses).hash(&mut hasher);
         }
         for call in self.stage.wire.calls().iter() {
             (call.who, call.asked).hash(&mut hasher);
@@ -56,7 +57,12 @@ pub(super) fn hash_op(op: &Op, hasher: &mut DefaultHasher) {
     match op {
         Op::Create(_, create) => create.token.hash(hasher),
         Op::Save(_, save) => (save.token, &save.earlier, save.base).hash(hasher),
-        Op::Load(_) | Op::End(..) => {}
+        Op::Load(_) | Op::Glance(_) | Op::End(..) => {}
+        Op::Enter(user, enter) => (user, enter.session, enter.age, enter.instead_of).hash(hasher),
+        Op::Prolong(user, prolong) => (user, prolong.session, prolong.add).hash(hasher),
+        Op::Doom(user, _) | Op::Sessions(user) => user.hash(hasher),
+        Op::Leave(user, sessions) => (user, sessions).hash(hasher),
+        Op::Standing(user, session) => (user, session).hash(hasher),
     }
 }
 
@@ -86,6 +92,24 @@ fn hash_outcome(outcome: &Outcome, hasher: &mut DefaultHasher) {
             }
         }
         Outcome::Ended(ended) => std::mem::discriminant::<Ended>(ended).hash(hasher),
+        Outcome::Entered(entered) => {
+            std::mem::discriminant(entered).hash(hasher);
+            if let Entered::Entered { since_revoked, doomed } = entered {
+                (since_revoked, doomed).hash(hasher);
+            }
+        }
+        Outcome::Doomed(doomed) => {
+            std::mem::discriminant(doomed).hash(hasher);
+            if let Doomed::Doomed(sessions) = doomed {
+                sessions.hash(hasher);
+            }
+        }
+        Outcome::Prolonged(prolonged) => std::mem::discriminant(prolonged).hash(hasher),
+        Outcome::Standing(standing) => {
+            standing.as_ref().map(std::mem::discriminant::<Standing>).hash(hasher);
+        }
+        Outcome::Sessions(sessions) => sessions.hash(hasher),
+        Outcome::Left => {}
     }
 }
 
@@ -96,6 +120,10 @@ fn hash_stored(stored: Option<&Stored>, hasher: &mut DefaultHasher) {
         Some(Stored::Record(record)) => {
             (record.proof.to_text(), record.tokens.to_text(), record.proved, record.created, record.seen).hash(hasher);
             (record.wishes.idle, record.wishes.remembered).hash(hasher);
+            record.user().map(|user| user.as_str()).hash(hasher);
+            if let Some(previous) = record.previous {
+                (previous.proof.to_text(), std::mem::discriminant(&previous.by), previous.at).hash(hasher);
+            }
             record.fields.iter().for_each(|field| field.hash(hasher));
         }
     }

@@ -4,24 +4,34 @@ use std::cell::RefCell;
 use std::collections::hash_map::DefaultHasher;
 use std::convert::Infallible;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use http::{Request, Response};
-use redis_session::{Expiry, KeyRing, RedisSessionLayer};
-use redis_session_core::{Error, Random, Signer};
+use redis_session::{Expiry, KeyRing, RedisSessionLayer, Sessions};
+use redis_session_core::{Error, Random, Signer, User, UserKey};
 use tower::Layer;
 use tower::util::BoxCloneSyncService;
 
 use crate::acts::{Job, application};
+use crate::facts::MINUTE;
 use crate::scenario::Scenario;
 use crate::wire::{RUNNING, Who, Wire};
 
 use super::{NAME, STRICT};
 
+/// A process that answers, and the users' sessions as it has them.
+pub(super) type Process = (BoxCloneSyncService<Request<Job>, Response<String>, Infallible>, Sessions);
+
 /// What does not change from schedule to schedule.
 pub(crate) struct Stage {
     pub(super) wire: Wire,
-    pub(super) processes: [BoxCloneSyncService<Request<Job>, Response<String>, Infallible>; 2],
+    /// The third takes the place of one that has died.
+    pub(super) processes: [Process; 3],
     pub(super) signer: Signer,
+    pub(super) realm: Arc<str>,
+    /// The lists of users 1 and 2.
+    pub(super) users: [UserKey; 2],
 }
 
 impl Stage {
@@ -29,14 +39,33 @@ impl Stage {
         let (wire, repeats_ids) = (Wire::new(), scenario.repeats_ids);
         let keys = KeyRing::new((0..32).map(|at: u8| at.wrapping_mul(167) ^ 0x5a).collect::<Vec<_>>()).expect("a key");
         let process = |expiry| {
-            let layer = RedisSessionLayer::with_store(wire.clone(), keys.clone())
+            let mut layer = RedisSessionLayer::with_store(wire.clone(), keys.clone())
                 .expiry(expiry)
                 .random(Random::scripted(move |bytes| draw(bytes, repeats_ids)));
-            BoxCloneSyncService::new(layer.layer(tower::service_fn(application)))
+            if let Some(cap) = scenario.cap.and_then(NonZeroUsize::new) {
+                layer = layer.sessions_per_user(cap);
+            }
+            let sessions = layer.sessions();
+            (BoxCloneSyncService::new(layer.layer(tower::service_fn(application))), sessions)
         };
-        let expiry = Expiry::default();
+        let expiry = if scenario.renews { Expiry::default().new_id_every(MINUTE) } else { Expiry::default() };
         let other = if scenario.stricter { Expiry::idle(STRICT) } else { expiry };
-        Self { processes: [process(expiry), process(other)], signer: keys.signer("main", NAME), wire: wire.clone() }
+        let realm: Arc<str> = "main".into();
+        let users = [1, 2].map(|user| User::new(user).expect("a number").key(&realm));
+        Self {
+            realm,
+            users,
+            processes: [process(expiry), process(other), process(expiry)],
+            signer: keys.signer("main", NAME),
+            wire: wire.clone(),
+        }
+    }
+}
+
+impl Stage {
+    /// Whose list it is.
+    pub(super) fn number_of(&self, user: &UserKey) -> u8 {
+        if *user == self.users[0] { 1 } else { 2 }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
 use http::Response;
-use redis_session_core::{Created, Ended, Error, Saved, Time, Token};
+use redis_session_core::{Created, Ended, Error, Record, ReplacedBy, Saved, Stored, Time, Token};
 
 use crate::acts::{Act, Job, Word};
 use crate::facts::{MINUTE, Ticket};
@@ -70,10 +70,16 @@ pub(super) struct Visit {
     /// How many saves its session had had, as far as it was told.
     pub(super) known_saves: usize,
     pub(super) writing: Writing,
+    /// Whether a reply to it was lost after which it has not asked again.
+    pub(super) pauses: bool,
+    /// When that was. `None`: never.
+    pub(super) lost_at: Option<Time>,
+    /// How often it was told what there is.
+    pub(super) loads: u8,
     /// Whether its handler was told of an unknown outcome: so its answer says so too.
     pub(super) in_doubt: bool,
     /// How many notes have been checked.
-    pub(super) checked: (usize, usize, usize),
+    pub(super) checked: (usize, usize, usize, usize),
     /// The error that its answer carries. `None`: there is none.
     pub(super) said: Option<Word>,
     pub(super) failed: bool,
@@ -88,6 +94,8 @@ pub(super) enum Progress {
     Over,
     /// Its client went away.
     Abandoned,
+    /// Its process died.
+    Crashed,
 }
 
 /// What a request knows of the write that it is at.
@@ -135,7 +143,7 @@ impl Visit {
             browser,
             progress: Progress::NotYet,
             flag: Arc::default(),
-            job: Job { act, index, notes: Arc::default(), gate: Arc::default() },
+            job: Job { act, index, notes: Arc::default(), gate: Arc::default(), sessions: None },
             dawdles_since: None,
             history: DefaultHasher::new(),
             presented: None,
@@ -150,8 +158,11 @@ impl Visit {
             excused: false,
             known_saves: 0,
             writing: Writing::none(Time::default()),
+            pauses: false,
+            lost_at: None,
+            loads: 0,
             in_doubt: false,
-            checked: (0, 0, 0),
+            checked: (0, 0, 0, 0),
             said: None,
             failed: false,
         }
@@ -203,6 +214,9 @@ impl Visit {
             self.writing.tokens.push(token);
         }
         let was_lost = self.writing.lost > 0;
+        if answer.is_err() && (was_lost || answer.as_ref().is_err_and(Error::is_outcome_unknown)) {
+            (self.pauses, self.lost_at) = (true, Some(now));
+        }
         if matches!(answer, Ok(Outcome::Loaded(None))) {
             self.found_nothing_late |= now.since(self.arrived) >= MINUTE;
         }
@@ -224,7 +238,8 @@ impl Visit {
             }
             _ => {
                 self.writing = Writing::none(now);
-                self.known_saves = if op.is_touch() { self.known_saves } else { saves };
+                let is_known = !op.is_touch() && op.key().is_some();
+                self.known_saves = if is_known { saves } else { self.known_saves };
                 self.is_given(op, answer);
             }
         }
@@ -242,7 +257,26 @@ impl Visit {
                     self.ticket = Some(Ticket { key: key.clone(), proof: proof.to_text() });
                 }
             }
+            (Op::Load(_), Ok(Outcome::Loaded(Some(Stored::Record(record))))) => self.is_offered(record),
             _ => {}
+        }
+    }
+
+    /// Who comes with the proof before a renewal is offered the new one; whose login was made already takes it over.
+    fn is_offered(&mut self, record: &Record) {
+        self.loads += 1;
+        let Some(ticket) = &mut self.ticket else { return };
+        let Some(previous) = record.previous.filter(|previous| previous.proof.to_text() == ticket.proof) else {
+            return;
+        };
+        let user = record.user().and_then(|user| user.as_str().parse().ok());
+        let is_his = match previous.by {
+            ReplacedBy::Renewal => true,
+            ReplacedBy::SeenRenewal => self.arrived.since(previous.at) < MINUTE,
+            ReplacedBy::Login => self.loads > 1 && self.act.logs_in().is_some_and(|me| Some(me) == user),
+        };
+        if is_his {
+            ticket.proof = record.proof.to_text();
         }
     }
 }
