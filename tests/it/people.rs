@@ -368,6 +368,24 @@ async fn r42_a_login_whose_request_came_before_a_revocation_is_refused() {
 }
 
 #[tokio::test]
+async fn r42_a_second_click_of_before_a_revocation_does_not_take_over_a_login_of_after_it() {
+    on_both_stores(async |place| {
+        let visitor = place.visitor();
+        visitor.fill_cart().await;
+        let (old, new) = (visitor.copy(), visitor.copy());
+        place.sessions().revoke_all("ada").await.unwrap();
+        place.pass(Duration::from_secs(1));
+        new.log_in("ada").await;
+        let before = Instant::now().checked_sub(MINUTE / 2).unwrap();
+        let click = old.try_visit(async |session| session.log_in("ada").verified_at(before).await).await;
+        assert!(click.error.unwrap().is_login_refused());
+        assert_eq!((old.user().await, new.user().await.as_deref()), (None, Some("ada")));
+        assert_eq!(place.list("ada").await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_login_says_when_the_password_was_checked() {
     on_both_stores(async |place| {
         let visitor = place.visitor();

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use redis_session_core::{
-    ENTRY_STAYS, End, Ended, Error as CoreError, Found, Kind, Prolong, Prolonged, Reason, Record, Rule, SessionHandle,
+    ENTRY_STAYS, End, Ended, Error as CoreError, Found, Kind, Prolong, Prolonged, Reason, Rule, SessionHandle,
     SessionKey, Stored, Time, User, Whose, Wishes,
 };
 use tokio::time::Instant;
@@ -173,12 +173,4 @@ impl Settings {
     pub(crate) fn entry_life(&self, created: Time, now: Time, wishes: &Wishes) -> Duration {
         self.expiry.life().deadline(created, now, wishes).since(now) + ENTRY_STAYS
     }
-}
-
-/// Whose session is at a key. `None`: nobody's, or there is none.
-pub(crate) async fn user_at(settings: &Settings, key: &SessionKey) -> Result<Option<User>, Error> {
-    Ok(match look(settings, key).await? {
-        Some(Stored::Record(Record { login: Some(login), .. })) => Some(login.user),
-        _ => None,
-    })
 }

@@ -74,6 +74,12 @@ pub(crate) async fn log_in(handle: &Arc<Handle>, asked: &Asked) -> Result<(), Er
     let mut place = first_place(handle, &asked.user).await?;
     let mut instead_of = None;
     for _ in 0..PLACES {
+        let session = handle.key(place.id()).handle();
+        let Some(doomed) = enter(handle, asked, &place, session, instead_of.take()).await? else {
+            place = Place::New(SessionId::random(&handle.settings.random)?);
+            continue;
+        };
+        // Entered like any other login: this click may be one of before a revocation, and the other one of after it.
         if let Place::SecondClick(id) = &place {
             if adopt(handle, asked, id).await? {
                 return check(handle, asked).await;
@@ -81,11 +87,6 @@ pub(crate) async fn log_in(handle: &Arc<Handle>, asked: &Asked) -> Result<(), Er
             place = Place::New(SessionId::random(&handle.settings.random)?);
             continue;
         }
-        let session = handle.key(place.id()).handle();
-        let Some(doomed) = enter(handle, asked, &place, session, instead_of.take()).await? else {
-            place = Place::New(SessionId::random(&handle.settings.random)?);
-            continue;
-        };
         if Rule::CapsEndBeforeTheWrite.holds() {
             end_doomed(handle, asked, &doomed).await?;
         }
@@ -246,11 +247,8 @@ async fn write(handle: &Arc<Handle>, asked: &Asked, place: &Place, session: Sess
         Ok(Wrote::Dead(Found::Ended { reason, .. })) if reason == Reason::Cap || own && is_of_a_revocation(reason) => {
             Err(ended_meanwhile(handle, &asked.user, session).await?)
         }
-        // A session that is this user's all the same keeps its entry.
-        Ok(Wrote::Dead(Found::Replaced { .. })) => {
-            let user = listing::user_at(settings, &handle.key(&id)).await?;
-            Ok(Written::Nowhere { stale: user.as_ref() != Some(&asked.user) })
-        }
+        // It lives under another id, and another login may be entering it at this moment.
+        Ok(Wrote::Dead(Found::Replaced { .. })) => Ok(Written::Nowhere { stale: false }),
         Ok(Wrote::Dead(_)) => Ok(Written::Nowhere { stale: true }),
         Err(error) => Err(error),
     }
