@@ -81,8 +81,10 @@ pub(crate) async fn log_in(handle: &Arc<Handle>, asked: &Asked) -> Result<(), Er
         };
         // Entered like any other login: this click may be one of before a revocation, and the other one of after it.
         if let Place::SecondClick(id) = &place {
-            if adopt(handle, asked, id).await? {
-                return check(handle, asked).await;
+            match adopt(handle, asked, id).await? {
+                Adopted::Yes => return check(handle, asked).await,
+                Adopted::Gone => instead_of = Some(session),
+                Adopted::Replaced => {}
             }
             place = Place::New(SessionId::random(&handle.settings.random)?);
             continue;
@@ -247,8 +249,15 @@ async fn write(handle: &Arc<Handle>, asked: &Asked, place: &Place, session: Sess
         Ok(Wrote::Dead(Found::Ended { reason, .. })) if reason == Reason::Cap || own && is_of_a_revocation(reason) => {
             Err(ended_meanwhile(handle, &asked.user, session).await?)
         }
-        // It lives under another id, and another login may be entering it at this moment.
-        Ok(Wrote::Dead(Found::Replaced { .. })) => Ok(Written::Nowhere { stale: false }),
+        Ok(Wrote::Dead(Found::Replaced { .. })) => {
+            let stale = match listing::look(settings, &handle.key(&id)).await? {
+                // Nobody's session may be entered by another login at this moment, under its newer id; another user's
+                // becomes this one's no more.
+                Some(Stored::Record(record)) => record.user().is_some_and(|user| *user != asked.user),
+                _ => true,
+            };
+            Ok(Written::Nowhere { stale })
+        }
         Ok(Wrote::Dead(_)) => Ok(Written::Nowhere { stale: true }),
         Err(error) => Err(error),
     }
@@ -276,11 +285,22 @@ fn is_of_a_revocation(reason: Reason) -> bool {
     matches!(reason, Reason::Revoked | Reason::Refused)
 }
 
-/// Takes over the session that the same user's login has made. `false`: it is not there any more.
-async fn adopt(handle: &Handle, asked: &Asked, id: &SessionId) -> Result<bool, Error> {
+/// How it went to take over a session.
+enum Adopted {
+    Yes,
+    /// It is no more.
+    Gone,
+    /// It lives, under another id.
+    Replaced,
+}
+
+/// Takes over the session that the same user's login has made.
+async fn adopt(handle: &Handle, asked: &Asked, id: &SessionId) -> Result<Adopted, Error> {
     let found = handle.look_up(id).await?;
-    if !matches!(&found, Found::Alive(record) if record.user() == Some(&asked.user)) {
-        return Ok(false);
+    match &found {
+        Found::Alive(record) if record.user() == Some(&asked.user) => {}
+        Found::Alive(_) | Found::Replaced { .. } => return Ok(Adopted::Replaced),
+        Found::Absent | Found::Gone | Found::Expired | Found::Ended { .. } => return Ok(Adopted::Gone),
     }
     if handle.working()?.is_changed() {
         handle.tell(Event::Dropped(Why::Dead));
@@ -290,7 +310,7 @@ async fn adopt(handle: &Handle, asked: &Asked, id: &SessionId) -> Result<bool, E
     drop(state);
     handle.take_in(Ok(found))?;
     handle.state().give(id.clone());
-    Ok(true)
+    Ok(Adopted::Yes)
 }
 
 /// Step 6. Whoever ended the user's sessions since step 2 has doomed this entry, or taken it away.
