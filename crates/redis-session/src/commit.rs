@@ -57,8 +57,7 @@ pub(crate) fn touch_due(handle: &Handle, state: &State) -> bool {
 /// Whether this request is the first to come with the proof that a timed renewal has handed out.
 fn brings_a_renewed_proof(state: &State) -> bool {
     let Found::Alive(record) = &state.found else { return false };
-    let unseen = record.previous.is_some_and(|previous| previous.by == ReplacedBy::Renewal);
-    unseen && state.id.as_ref().is_some_and(|id| id.proof() == record.proof)
+    has_unseen_proof(record) && state.id.as_ref().is_some_and(|id| id.proof() == record.proof)
 }
 
 /// Whether the session of a user is to get a new id: nobody comes with one that he was not given yet.
@@ -67,8 +66,12 @@ fn renewal_due(handle: &Handle, state: &State) -> bool {
     let Some(interval) = handle.settings.expiry.renewal().filter(|_| record.login.is_some()) else { return false };
     let is_old = || handle.settings.store.now().is_some_and(|now| now.since(record.replaced()) >= interval);
     // One at a time: the id before is good until this one was seen.
-    let is_seen = !record.previous.is_some_and(|previous| previous.by == ReplacedBy::Renewal);
-    state.outgoing == Outgoing::Nothing && id.proof() == record.proof && is_seen && is_old()
+    state.outgoing == Outgoing::Nothing && id.proof() == record.proof && !has_unseen_proof(record) && is_old()
+}
+
+/// Whether no request has come yet with the proof that a timed renewal has handed out.
+fn has_unseen_proof(record: &Record) -> bool {
+    record.previous.is_some_and(|previous| previous.by == ReplacedBy::Renewal)
 }
 
 /// Carries out a plan on the edits as they are. The caller has the turn.
@@ -85,10 +88,9 @@ pub(crate) async fn carry_out_with(
 ) -> Result<(), Error> {
     let gives = || {
         let state = handle.state();
-        match handle.renewed_id(&state).filter(|_| order.brings_ids && renewal_due(handle, &state)) {
-            Some(id) => Gives::Renewal(id),
-            None => Gives::Nothing,
-        }
+        let is_due = order.brings_ids && renewal_due(handle, &state);
+        let renewed = if is_due { handle.renewed_id(&state) } else { None };
+        renewed.map_or(Gives::Nothing, Gives::Renewal)
     };
     match plan {
         Plan::Nothing => Ok(()),
@@ -263,8 +265,7 @@ pub(crate) async fn write(
     }
     let not_after = not_after(handle, &key).await?;
     let mut staged = handle.working().and_then(|mut working| stage(&mut working))?;
-    let mut save = request(handle, &id, token, &mut staged, step(handle, &gives), not_after)?;
-    save.renews = renews;
+    let mut save = request(handle, &id, token, &mut staged, step(handle, &gives), renews, not_after)?;
     loop {
         tries.sent += 1;
         match settings.store.save(&key, &save).await {
@@ -308,8 +309,8 @@ pub(crate) async fn write(
                 }
                 staged = handle.working().and_then(|mut working| stage(&mut working))?;
                 let token = Token::random(&settings.random)?;
-                save = request(handle, &id, Some(token), &mut staged, save.step, not_after)?;
-                (save.earlier, save.renews) = (earlier, renews);
+                save = request(handle, &id, Some(token), &mut staged, save.step, renews, not_after)?;
+                save.earlier = earlier;
             }
             // A first copy that is held somewhere may yet run, on a version that does not refuse it.
             Ok(Saved::Refused(_) | Saved::TooLarge) if tries.unknown => return Err(tries.doubt(handle, None)),
@@ -347,6 +348,7 @@ fn request(
     token: Option<Token>,
     staged: &mut Staged,
     step: Step,
+    renews: bool,
     not_after: Time,
 ) -> Result<Save, Error> {
     let state = handle.state();
@@ -359,7 +361,7 @@ fn request(
         merges: staged.merges,
         changes: std::mem::take(&mut staged.changes),
         step,
-        renews: true,
+        renews,
         wish: state.wish,
         life: handle.life(),
         limit: handle.settings.size_limit,

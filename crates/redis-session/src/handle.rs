@@ -292,7 +292,8 @@ impl Handle {
     fn offer_again(&self) {
         let mut state = self.state();
         let Found::Alive(record) = &state.found else { return };
-        if state.id.as_ref().is_some_and(|id| id.proof() == record.proof) {
+        // Mostly there was no other proof, and nothing to hash to find out.
+        if record.previous.is_none() || state.id.as_ref().is_some_and(|id| id.proof() == record.proof) {
             return;
         }
         // Made with another key, it is not ours to offer.

@@ -13,11 +13,7 @@ use crate::commit::touch_due;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::layer::Settings;
-
-/// Before a step whose reply was lost is made again.
-const PAUSE: Duration = Duration::from_millis(5);
-/// How often a step is made with a new `not_after`, where our idea of the store's clock was wrong.
-const NEW_TIMES: usize = 2;
+use crate::tries::{NEW_TIMES, PAUSE};
 
 /// What a write is going to do to the idle timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use crate::error::Error;
 use crate::handle::Handle;
 
 /// How often a write is sent with a new `not_after`, where our idea of the store's clock was wrong.
-const NEW_TIMES: usize = 2;
+pub(crate) const NEW_TIMES: usize = 2;
 /// Before a write whose reply was lost is sent again; the store needs some 20 milliseconds for a new connection.
-const PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 /// Until when a write may run, in the store's time.
 pub(crate) async fn not_after(handle: &Handle, key: &SessionKey) -> Result<Time, Error> {
@@ -91,7 +91,7 @@ impl Tries {
     }
 
     /// After a late write: whether a new time may help.
-    pub(crate) fn new_time(&mut self) -> Result<(), Error> {
+    fn new_time(&mut self) -> Result<(), Error> {
         if self.new_times == 0 || !self.time_is_left() {
             return Err(Error::new(Kind::Unavailable, "the write reached the store too late, so it was not made"));
         }
