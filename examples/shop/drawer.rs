@@ -3,8 +3,11 @@
 use std::time::SystemTime;
 
 use maud::{Markup, html};
-use redis_session::{Session, Status};
+use redis_session::{CsrfToken, Session, Status};
 
+use crate::accounts::Name;
+use crate::layout::csrf;
+use crate::people_pages::ago;
 use crate::watch::{Trace, Watch};
 
 /// The drawer around what is known of the session.
@@ -31,6 +34,9 @@ pub(crate) fn whole(session: &Session, is_open: bool, watch: &Watch) -> Markup {
     let is_alive = session.status() == Status::Alive;
     let request = watch.now().request;
     let page = request.split_once(' ').map_or("/", |(_, path)| path);
+    // Without random numbers, its forms are refused, and nothing else.
+    let token = CsrfToken::of(session).ok();
+    let token = html! { @if let Some(token) = &token { (csrf(token)) } };
     html! {
         @match session.status() {
             Status::Alive => (stored(session, watch)),
@@ -39,10 +45,11 @@ pub(crate) fn whole(session: &Session, is_open: bool, watch: &Watch) -> Markup {
         }
         div.actions {
             form method="post" action="/drawer" {
+                (token)
                 input type="hidden" name="page" value=(page);
                 button name="open" value=(!is_open) { @if is_open { "Let it close" } @else { "Keep it open" } }
             }
-            @if is_alive { form method="post" action="/session/end" { button { "End it" } } }
+            @if is_alive { form method="post" action="/session/end" { (token) button { "End it" } } }
         }
     }
 }
@@ -51,6 +58,7 @@ fn stored(session: &Session, watch: &Watch) -> Markup {
     let fields = session.fields().unwrap_or_default();
     html! {
         dl.facts {
+            div { dt { "Logged in" } dd #logged-in { (who(session)) } }
             div { dt { "Version" } dd #version { (watch.now().version.as_deref().unwrap_or("unknown")) } }
             div { dt { "Time left" } dd #time-left { (time_left(session)) } }
             div { dt { "Kept in" } dd { (watch.instance.place) } }
@@ -66,10 +74,22 @@ fn stored(session: &Session, watch: &Watch) -> Markup {
     }
 }
 
+/// Who has proved that it is he, and when.
+fn who(session: &Session) -> String {
+    match (session.user::<Name>(), session.logged_in_at()) {
+        (Ok(Some(name)), Some(at)) => format!("{name}, {}", ago(at)),
+        _ => "nobody".to_owned(),
+    }
+}
+
 fn time_left(session: &Session) -> String {
     let left = session.expires_at().and_then(|end| end.duration_since(SystemTime::now()).ok());
     let seconds = left.unwrap_or_default().as_secs();
-    format!("{} min {:02} s", seconds / 60, seconds % 60)
+    match seconds / 60 {
+        minutes @ ..120 => format!("{minutes} min {:02} s", seconds % 60),
+        minutes @ ..2880 => format!("{} h {:02} min", minutes / 60, minutes % 60),
+        minutes => format!("{} days {:02} h", minutes / 1440, minutes / 60 % 24),
+    }
 }
 
 fn trace(trace: &Trace, when: &str, watch: &Watch) -> Markup {

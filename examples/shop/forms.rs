@@ -1,8 +1,11 @@
 //! What the forms send, and which of it can be used.
 
+use redis_session::ReturnTo;
 use serde::Deserialize;
 
+use crate::accounts::Name;
 use crate::catalogue::{Product, find};
+use crate::passwords::Password;
 use crate::shopper::MOST;
 
 /// So many of a product, for the cart.
@@ -85,4 +88,50 @@ impl Drawer {
         let is_ours = |rest: &str| rest.chars().next().is_none_or(|c| c.is_ascii_alphanumeric());
         if self.page.strip_prefix('/').is_some_and(is_ours) { &self.page } else { "/" }
     }
+}
+
+/// The forms of the log-in page and of the one for new accounts.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Credentials {
+    /// As it was typed.
+    pub(crate) name: String,
+    pub(crate) password: Password,
+    /// Beyond the end of the browser.
+    pub(crate) remember: bool,
+    pub(crate) return_to: ReturnTo,
+}
+
+impl Credentials {
+    /// The name of an account that may be opened with them, or the names of the fields that cannot be used.
+    pub(crate) fn for_new_account(&self) -> Result<Name, Vec<&'static str>> {
+        match (self.name.parse(), self.password.will_do()) {
+            (Ok(name), true) => Ok(name),
+            (Ok(_), false) => Err(vec!["password"]),
+            (Err(_), true) => Err(vec!["name"]),
+            (Err(_), false) => Err(vec!["name", "password"]),
+        }
+    }
+}
+
+/// The password once more.
+#[derive(Deserialize)]
+pub(crate) struct Confirmation {
+    pub(crate) password: Password,
+    #[serde(default)]
+    pub(crate) return_to: ReturnTo,
+}
+
+/// Another password.
+#[derive(Deserialize)]
+pub(crate) struct NewPassword {
+    pub(crate) present: Password,
+    pub(crate) new: Password,
+}
+
+/// A button beside a device.
+#[derive(Deserialize)]
+pub(crate) struct EndDevice {
+    /// Names its session.
+    pub(crate) handle: String,
 }

@@ -1,14 +1,23 @@
-//! A plant shop whose visitors' carts are sessions: `cargo run --example shop`, and open the address that it prints.
+//! A plant shop whose visitors' carts and logins are sessions: `cargo run --example shop`, and open the address that it
+//! prints.
 //!
-//! It needs nothing else. With `REDIS_URL` and `SESSION_KEY`, several instances share their sessions; `settings.rs` has
-//! all variables. Where to read on: `shopper.rs` is the state, `routes.rs` reads and changes it, and `watch.rs` shows
+//! It needs nothing else. With `REDIS_URL` and `SESSION_KEY`, several instances share sessions and accounts; `settings.rs`
+//! has all variables. Where to read on: `shopper.rs` is the state, `routes.rs` reads and changes it, `people.rs` logs in
+//! and out, `devices.rs` lists and ends the sessions of a user, `live.rs` tells open windows of it, and `watch.rs` shows
 //! how a store and an observer of one's own look into what happens.
 
+mod accounts;
+mod answer;
 mod catalogue;
+mod devices;
 mod drawer;
 mod forms;
 mod layout;
+mod live;
 mod pages;
+mod passwords;
+mod people;
+mod people_pages;
 mod routes;
 mod settings;
 mod shopper;
@@ -19,9 +28,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::middleware::{from_fn_with_state, map_response};
-use redis_session::RedisSessionLayer;
+use redis_session::{CsrfLayer, RedisSessionLayer};
 use tokio::net::TcpListener;
 
+use crate::routes::Shop;
 use crate::settings::Settings;
 use crate::watch::{Events, Watched, watch};
 
@@ -41,21 +51,30 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let settings = Settings::from_env()?;
     let sessions = RedisSessionLayer::with_store(Watched(settings.store().await?), settings.keys()?)
         .cookie(settings.cookie()?)
+        .log_in_page("/login")
+        .step_up_page("/confirm")
         .observer(Events)
         .check()?;
+    let (closes, closing) = tokio::sync::watch::channel(());
+    let shop = Shop { accounts: settings.accounts().await?, closing };
 
     let listener = TcpListener::bind(settings.listen).await;
     let listener = listener.map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
     let listening = listener.local_addr()?;
     // From the inside out.
-    let app = routes::all()
+    let app = routes::all(shop)
+        .layer(CsrfLayer::new())
         .layer(sessions)
-        .layer(map_response(routes::explain_errors))
+        .layer(map_response(answer::explain_errors))
         .layer(from_fn_with_state(Arc::new(settings.instance(listening)), watch))
-        .layer(map_response(routes::harden));
+        .layer(map_response(answer::harden));
 
     greet(&settings.greeting(listening));
-    axum::serve(listener, app).with_graceful_shutdown(until_told_to_end()).await?;
+    let ends = async move {
+        until_told_to_end().await;
+        drop(closes);
+    };
+    axum::serve(listener, app).with_graceful_shutdown(ends).await?;
     Ok(())
 }
 

@@ -1,12 +1,14 @@
 //! What stands on each page. Everything that is not a literal of ours is escaped by `html!`.
 
 use maud::{Markup, PreEscaped, html};
+use redis_session::{CsrfToken, Error};
 
 use crate::catalogue::{PRODUCTS, Product};
 use crate::forms::Delivery;
+use crate::layout::csrf;
 use crate::shopper::{Cart, MOST, Order};
 
-pub(crate) fn catalogue() -> Markup {
+pub(crate) fn catalogue(token: &CsrfToken) -> Markup {
     html! {
         section.hero {
             div {
@@ -22,12 +24,12 @@ pub(crate) fn catalogue() -> Markup {
         }
         section #plants aria-labelledby="plants-title" {
             h2 #plants-title { "All plants" }
-            ul.grid { @for product in &PRODUCTS { li { (card(product)) } } }
+            ul.grid { @for product in &PRODUCTS { li { (card(product, token)) } } }
         }
     }
 }
 
-fn card(product: &Product) -> Markup {
+fn card(product: &Product, token: &CsrfToken) -> Markup {
     html! {
         article.card {
             div class={ "picture " (product.tone) } { (picture(product)) }
@@ -36,6 +38,7 @@ fn card(product: &Product) -> Markup {
             div.buy {
                 span.price { (product.price) }
                 form method="post" action="/cart" {
+                    (csrf(token))
                     input type="hidden" name="slug" value=(product.slug);
                     button.button { "Add" span.unseen { " " (product.name) } " to cart" }
                 }
@@ -48,7 +51,7 @@ fn picture(product: &Product) -> Markup {
     PreEscaped(product.picture.to_owned())
 }
 
-pub(crate) fn product(product: &Product) -> Markup {
+pub(crate) fn product(product: &Product, token: &CsrfToken) -> Markup {
     html! {
         nav.crumbs aria-label="Breadcrumb" { a href="/#plants" { "All plants" } }
         article.product {
@@ -60,6 +63,7 @@ pub(crate) fn product(product: &Product) -> Markup {
                 p { (product.story) }
                 dl.care { @for (what, how) in product.facts { div { dt { (what) } dd { (how) } } } }
                 form.buy method="post" action="/cart" {
+                    (csrf(token))
                     span.price { (product.price) }
                     input type="hidden" name="slug" value=(product.slug);
                     label for="quantity" { "Quantity" }
@@ -71,7 +75,7 @@ pub(crate) fn product(product: &Product) -> Markup {
     }
 }
 
-pub(crate) fn cart(cart: &Cart) -> Markup {
+pub(crate) fn cart(cart: &Cart, token: &CsrfToken) -> Markup {
     if cart.count() == 0 {
         return html! {
             section.empty {
@@ -84,7 +88,7 @@ pub(crate) fn cart(cart: &Cart) -> Markup {
     html! {
         h1 { "Your cart" }
         div.beside {
-            ul.lines { @for (product, quantity) in cart.lines() { li { (line(product, quantity)) } } }
+            ul.lines { @for (product, quantity) in cart.lines() { li { (line(product, quantity, token)) } } }
             section.summary aria-labelledby="summary-title" {
                 h2 #summary-title { "Summary" }
                 (total(cart))
@@ -94,7 +98,7 @@ pub(crate) fn cart(cart: &Cart) -> Markup {
     }
 }
 
-fn line(product: &Product, quantity: u32) -> Markup {
+fn line(product: &Product, quantity: u32, token: &CsrfToken) -> Markup {
     html! {
         div class={ "picture " (product.tone) } { (picture(product)) }
         div {
@@ -102,6 +106,7 @@ fn line(product: &Product, quantity: u32) -> Markup {
             p { (product.price) " each" }
         }
         form.steps method="post" action={ "/cart/" (product.slug) } {
+            (csrf(token))
             button.step name="step" value="fewer" aria-label={ "One " (product.name) " fewer" } { "−" }
             span.quantity { span.unseen { "Quantity: " } (quantity) }
             button.step name="step" value="more" aria-label={ "One " (product.name) " more" }
@@ -123,7 +128,7 @@ fn total(cart: &Cart) -> Markup {
 }
 
 /// The form, with what is wrong about what it held.
-pub(crate) fn checkout(cart: &Cart, delivery: &Delivery, problems: &[&str]) -> Markup {
+pub(crate) fn checkout(cart: &Cart, delivery: &Delivery, problems: &[&str], token: &CsrfToken) -> Markup {
     let field = |name: &'static str, label: &str, hint: &str, input: Markup| {
         let is_wrong = problems.contains(&name);
         html! {
@@ -140,6 +145,7 @@ pub(crate) fn checkout(cart: &Cart, delivery: &Delivery, problems: &[&str]) -> M
         h1 { "Checkout" }
         div.beside {
             form.delivery method="post" action="/checkout" {
+                (csrf(token))
                 @if !problems.is_empty() {
                     p.alert role="alert" { "Something is missing: please look at the marked fields." }
                 }
@@ -207,13 +213,18 @@ pub(crate) fn about() -> Markup {
                 "the other one is busy: it stays ended."
             }
             p {
+                "Make an account, and your cart comes with you. Log in with another browser as well, and end its "
+                "session from the list of your devices: its window knows at once, whichever instance serves it."
+            }
+            p {
                 "Open “Your session” at the edge of any page to see what is stored, and what the last request cost. "
                 "This page did not ask for the session, so it cost nothing."
             }
             h2 { "How it is made" }
             p {
-                "There is no script on these pages. Every button is a form, every form ends in a redirect, and "
-                "every page is made on the server from one typed struct."
+                "Every button is a form with a token of its own session, every form ends in a redirect, and every "
+                "page is made on the server. There is one script of forty lines, which tells a window that it was "
+                "logged out; all else works without it."
             }
         }
     }
@@ -229,17 +240,47 @@ pub(crate) fn not_found() -> Markup {
     }
 }
 
-/// What visitors see when their session cannot be read or saved; the details are in the log.
-pub(crate) fn problem(is_unavailable: bool) -> Markup {
+/// What visitors see when something is wrong with their session; the details are in the log.
+pub(crate) fn problem(error: &Error) -> Markup {
+    let (title, why, page, action) = match error {
+        error if error.is_unavailable() => return unavailable(),
+        error if error.is_csrf() => (
+            "This form is not valid any more",
+            "You have logged in or out since the page was opened, or another site has sent it. Nothing was changed.",
+            "/",
+            "Back to the plants",
+        ),
+        error if error.is_not_logged_in() => {
+            ("You are not logged in", "Nothing was changed. Please log in and try again.", "/login", "Log in")
+        }
+        error if error.is_step_up() => (
+            "Is it still you?",
+            "Nothing was ordered. Please type your password once more, and then send the form again.",
+            "/confirm?return_to=/checkout",
+            "Go on",
+        ),
+        error if error.is_login_refused() => (
+            "You were logged out everywhere",
+            "That happened just while you were logging in, so it counts for this login too. Please try again.",
+            "/login",
+            "Log in",
+        ),
+        _ => ("That did not work", "Nothing was changed. Please try again.", "/cart", "Try again"),
+    };
     html! {
         section.empty {
-            @if is_unavailable {
-                h1 { "Our till needs a moment" }
-                p { "Your cart is safe, but we cannot reach it right now. Please try again." }
-            } @else {
-                h1 { "That did not work" }
-                p { "Nothing was changed. Please try again." }
-            }
+            h1 { (title) }
+            p { (why) }
+            a.button href=(page) { (action) }
+        }
+    }
+}
+
+pub(crate) fn unavailable() -> Markup {
+    html! {
+        section.empty {
+            h1 { "Our till needs a moment" }
+            p { "Your cart is safe, but we cannot reach it right now. Please try again." }
             a.button href="/cart" { "Try again" }
         }
     }

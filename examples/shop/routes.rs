@@ -1,20 +1,30 @@
 //! What the shop does at each address. Forms change the session and redirect; pages show it.
 
 use axum::extract::Path;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
-use maud::Markup;
-use redis_session::{Error, Flash, Session};
+use redis_session::{CsrfToken, Flash, Fresh, Session};
+use tokio::sync::watch;
 
+use crate::accounts::{Accounts, Name};
+use crate::answer::{Answer, Problem, show, show_again};
 use crate::catalogue::find;
 use crate::forms::{Change, Delivery, Drawer, Step, Wanted};
-use crate::layout::{anonymous, page};
-use crate::pages;
-use crate::shopper::{EmptyCart, Shopper};
+use crate::layout::anonymous;
+use crate::shopper::Shopper;
+use crate::{devices, live, pages, people};
 
-pub(crate) fn all() -> Router {
+/// What handlers need beside the session.
+#[derive(Clone)]
+pub(crate) struct Shop {
+    pub(crate) accounts: Accounts,
+    /// Its sender is gone when the process is to end.
+    pub(crate) closing: watch::Receiver<()>,
+}
+
+pub(crate) fn all(shop: Shop) -> Router {
     Router::new()
         .route("/", get(catalogue))
         .route("/plants/{slug}", get(product))
@@ -23,52 +33,31 @@ pub(crate) fn all() -> Router {
         .route("/cart/{slug}", post(change))
         .route("/checkout", get(checkout).post(order))
         .route("/orders/{number}", get(show_order))
+        .route("/signup", get(people::sign_up_page).post(people::sign_up))
+        .route("/login", get(people::log_in_page).post(people::log_in))
+        .route("/logout", post(people::log_out))
+        .route("/confirm", get(people::confirm_page).post(people::confirm))
+        .route("/account", get(devices::account))
+        .route("/account/password", post(devices::change_password))
+        .route("/account/devices/end", post(devices::end))
+        .route("/account/devices/end-others", post(devices::end_others))
+        .route("/live/{session}", get(live::news))
         .route("/drawer", post(drawer))
         .route("/session/end", post(end))
         .route("/shop.css", get(style))
+        .route("/live.js", get(script))
         .route("/icon.svg", get(icon))
         .fallback(not_found)
+        .with_state(shop)
 }
 
-/// Why a request does not get what it asked for.
-enum Problem {
-    NotFound,
-    EmptyCart,
-    Session(Error),
+async fn catalogue(shopper: Session<Shopper>, token: CsrfToken) -> Answer {
+    show(&shopper, "House plants in good pots", &pages::catalogue(&token))
 }
 
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        Self::Session(error)
-    }
-}
-
-impl From<EmptyCart> for Problem {
-    fn from(EmptyCart: EmptyCart) -> Self {
-        Self::EmptyCart
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        match self {
-            Self::NotFound => (StatusCode::NOT_FOUND, anonymous("Not found", &pages::not_found())).into_response(),
-            // That page says so.
-            Self::EmptyCart => Redirect::to("/cart").into_response(),
-            Self::Session(error) => error.into_response(),
-        }
-    }
-}
-
-type Answer<T = Response> = Result<T, Problem>;
-
-async fn catalogue(shopper: Session<Shopper>) -> Answer {
-    show(&shopper, "House plants in good pots", &pages::catalogue())
-}
-
-async fn product(shopper: Session<Shopper>, Path(slug): Path<String>) -> Answer {
+async fn product(shopper: Session<Shopper>, token: CsrfToken, Path(slug): Path<String>) -> Answer {
     let product = find(&slug).ok_or(Problem::NotFound)?;
-    show(&shopper, product.name, &pages::product(product))
+    show(&shopper, product.name, &pages::product(product, &token))
 }
 
 /// Does not ask for the session, and so costs the store nothing.
@@ -76,20 +65,21 @@ async fn about() -> Response {
     anonymous("About", &pages::about())
 }
 
-async fn cart(shopper: Session<Shopper>) -> Answer {
-    show(&shopper, "Your cart", &pages::cart(&shopper.cart))
+async fn cart(shopper: Session<Shopper>, token: CsrfToken) -> Answer {
+    show(&shopper, "Your cart", &pages::cart(&shopper.cart, &token))
 }
 
 /// Two windows may do this at once: the closure is run again on what the other one saved.
-async fn add(mut shopper: Session<Shopper>, Form(wanted): Form<Wanted>) -> Answer<Redirect> {
+async fn add(mut shopper: Session<Shopper>, flash: Flash, Form(wanted): Form<Wanted>) -> Answer<Redirect> {
     let product = wanted.product().ok_or(Problem::NotFound)?;
     shopper.update_with(wanted, |shopper, wanted| shopper.cart.add(&wanted.slug, wanted.quantity))?;
-    say(&shopper, &format!("{} is in your cart.", product.name))?;
+    flash.success(format!("{} is in your cart.", product.name))?;
     Ok(Redirect::to("/cart"))
 }
 
 async fn change(
     mut shopper: Session<Shopper>,
+    flash: Flash,
     Path(slug): Path<String>,
     Form(Change { step }): Form<Change>,
 ) -> Answer<Redirect> {
@@ -100,24 +90,30 @@ async fn change(
         Step::Remove => shopper.cart.remove(slug),
     })?;
     if matches!(step, Step::Remove) {
-        say(&shopper, &format!("{} is out of your cart.", product.name))?;
+        flash.success(format!("{} is out of your cart.", product.name))?;
     }
     Ok(Redirect::to("/cart"))
 }
 
-async fn checkout(shopper: Session<Shopper>) -> Answer {
+/// Who is not logged in is sent to the log-in page and comes back; who has not typed the password lately, to another.
+async fn checkout(_: Fresh<Name, 10>, shopper: Session<Shopper>, token: CsrfToken) -> Answer {
     if shopper.cart.count() == 0 {
         return Err(Problem::EmptyCart);
     }
-    show(&shopper, "Checkout", &pages::checkout(&shopper.cart, &Delivery::new(), &[]))
+    show(&shopper, "Checkout", &pages::checkout(&shopper.cart, &Delivery::new(), &[], &token))
 }
 
-/// A transaction, and no update: before the visitor reads "thank you", it must be certain.
-async fn order(mut shopper: Session<Shopper>, Form(delivery): Form<Delivery>) -> Answer {
+/// A transaction, and no update: before the visitor reads "thank you", it must be certain. The form may have taken its
+/// time: whoever sees it has an hour to fill it in.
+async fn order(
+    _: Fresh<Name, 70>,
+    mut shopper: Session<Shopper>,
+    token: CsrfToken,
+    Form(delivery): Form<Delivery>,
+) -> Answer {
     let problems = delivery.problems();
     if !problems.is_empty() {
-        let form = pages::checkout(&shopper.cart, &delivery, &problems);
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, show(&shopper, "Checkout", &form)?).into_response());
+        return show_again(&shopper, "Checkout", &pages::checkout(&shopper.cart, &delivery, &problems, &token));
     }
     let order = format!("/orders/{}", delivery.number);
     let check_out = move |shopper: &mut Shopper| -> Answer<()> {
@@ -143,16 +139,6 @@ async fn end(session: Session) -> Answer<Redirect> {
     Ok(Redirect::to("/"))
 }
 
-/// Leaves a line for the next page, whichever that is.
-fn say(shopper: &Session<Shopper>, line: &str) -> Result<(), Error> {
-    Flash::of(&shopper.session()).success(line)
-}
-
-fn show(shopper: &Session<Shopper>, title: &str, main: &Markup) -> Answer {
-    let said = Flash::of(&shopper.session()).take()?;
-    Ok(page(shopper, title, &said, main))
-}
-
 async fn not_found() -> Problem {
     Problem::NotFound
 }
@@ -161,29 +147,11 @@ async fn style() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/css"), (header::CACHE_CONTROL, "max-age=60")], include_str!("shop.css"))
 }
 
+async fn script() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/javascript"), (header::CACHE_CONTROL, "max-age=60")], include_str!("live.js"))
+}
+
 async fn icon() -> impl IntoResponse {
     let headers = [(header::CONTENT_TYPE, "image/svg+xml"), (header::CACHE_CONTROL, "max-age=3600")];
     (headers, include_str!("pictures/icon.svg"))
-}
-
-/// Errors of the session, also those of the commit, get the shop's own page; status and headers stay.
-pub(crate) async fn explain_errors(mut response: Response) -> Response {
-    if let Some(error) = response.extensions().get::<Error>() {
-        let shown = anonymous("Just a moment", &pages::problem(error.is_unavailable()));
-        let (parts, body) = shown.into_parts();
-        response.headers_mut().extend(parts.headers);
-        *response.body_mut() = body;
-    }
-    response
-}
-
-/// No page of this shop has a script, or anything from elsewhere.
-pub(crate) async fn harden(mut response: Response) -> Response {
-    const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
-                          frame-ancestors 'none'";
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    response
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use axum::http::Uri;
 use redis_session::{Cookie, KeyRing, MemoryStore, RedisStore, Store};
 
+use crate::accounts::{self, Accounts};
 use crate::watch::Instance;
 
 /// | variable | what it is | without it |
@@ -14,7 +15,7 @@ use crate::watch::Instance;
 /// | `PORT` | where to listen; 0 takes any free one | 3000 |
 /// | `BIND` | the address to listen on | 127.0.0.1 |
 /// | `PUBLIC_URL` | what visitors' browsers open, where that is a proxy before the shop | the address to listen on |
-/// | `REDIS_URL` | where sessions are kept | the memory of this process |
+/// | `REDIS_URL` | where sessions and accounts are kept | the memory of this process |
 /// | `SESSION_KEY` | what signs the cookies, the same for all instances: `openssl rand -base64 32` | a new random key |
 /// | `INSTANCE` | a name to tell instances apart | the port |
 pub(crate) struct Settings {
@@ -49,6 +50,10 @@ impl Settings {
             Some(url) => Box::new(RedisStore::connect(url).await?),
             None => Box::new(MemoryStore::new()),
         })
+    }
+
+    pub(crate) async fn accounts(&self) -> Result<Accounts, accounts::Failed> {
+        Accounts::open(self.redis_url.as_deref()).await
     }
 
     pub(crate) fn keys(&self) -> Result<KeyRing, redis_session::Error> {
@@ -93,7 +98,7 @@ impl Settings {
         let place = self.place();
         let sessions = match (&self.redis_url, self.has_key) {
             (None, _) => format!(
-                "Sessions are in {place}, and end with it.\n\
+                "Sessions are in {place}, and end with it; so do accounts.\n\
                  With REDIS_URL=redis://127.0.0.1 and one SESSION_KEY, several instances share them."
             ),
             (Some(_), true) => format!(

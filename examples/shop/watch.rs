@@ -8,10 +8,11 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use redis_session::{Event, Observer, Store};
+use redis_session::{Event, Observer};
 use redis_session_core::{
-    BoxFuture, Change, Changes, Create, Created, End, Ended, Error, Record, Save, Saved, SessionKey, Stored, Time,
-    Token,
+    BoxFuture, Change, Changes, Create, Created, Doom, Doomed, End, EndListener, Ended, Enter, Entered, Error, Index,
+    Kind, Page, PageMark, Prolong, Prolonged, Record, Save, Saved, SessionHandle, SessionKey, Standing, Store, Stored,
+    Time, Token, UserKey,
 };
 use serde::{Deserialize, Serialize};
 
@@ -129,7 +130,7 @@ impl Observer for Events {
     }
 }
 
-/// Any store, with what goes through it noted.
+/// Any store and its index, with what goes through them noted.
 pub(crate) struct Watched(pub(crate) Box<dyn Store>);
 
 impl Store for Watched {
@@ -176,6 +177,59 @@ impl Store for Watched {
 
     fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
         Box::pin(measured(0, self.0.end(key, end)))
+    }
+
+    fn glance<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {
+        Box::pin(measured(0, self.0.glance(key)))
+    }
+
+    fn index(&self) -> Option<&dyn Index> {
+        self.0.index().map(|_| self as &dyn Index)
+    }
+
+    fn on_end(&self, listener: EndListener) {
+        self.0.on_end(listener);
+    }
+
+    fn page<'a>(&'a self, realm: &'a Arc<str>, from: Option<PageMark>) -> BoxFuture<'a, Result<Page, Error>> {
+        Box::pin(measured(0, self.0.page(realm, from)))
+    }
+}
+
+impl Watched {
+    /// The store's own.
+    fn inner(&self) -> Result<&dyn Index, Error> {
+        self.0.index().ok_or_else(|| Error::new(Kind::Config, "this store has no index"))
+    }
+}
+
+impl Index for Watched {
+    fn enter<'a>(&'a self, user: &'a UserKey, enter: &'a Enter) -> BoxFuture<'a, Result<Entered, Error>> {
+        Box::pin(async move { measured(0, self.inner()?.enter(user, enter)).await })
+    }
+
+    fn prolong<'a>(&'a self, user: &'a UserKey, prolong: &'a Prolong) -> BoxFuture<'a, Result<Prolonged, Error>> {
+        Box::pin(async move { measured(0, self.inner()?.prolong(user, prolong)).await })
+    }
+
+    fn doom<'a>(&'a self, user: &'a UserKey, doom: &'a Doom) -> BoxFuture<'a, Result<Doomed, Error>> {
+        Box::pin(async move { measured(0, self.inner()?.doom(user, doom)).await })
+    }
+
+    fn leave<'a>(&'a self, user: &'a UserKey, sessions: &'a [SessionHandle]) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { measured(0, self.inner()?.leave(user, sessions)).await })
+    }
+
+    fn standing<'a>(
+        &'a self,
+        user: &'a UserKey,
+        session: SessionHandle,
+    ) -> BoxFuture<'a, Result<Option<Standing>, Error>> {
+        Box::pin(async move { measured(0, self.inner()?.standing(user, session)).await })
+    }
+
+    fn sessions<'a>(&'a self, user: &'a UserKey) -> BoxFuture<'a, Result<Vec<SessionHandle>, Error>> {
+        Box::pin(async move { measured(0, self.inner()?.sessions(user)).await })
     }
 }
 

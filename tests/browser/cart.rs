@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use redis_session_testkit::{Action, Chromium, Proxy, RedisServer};
 
-use crate::shop::{Shop, add, browser, cart, digits};
+use crate::shop::{PASSWORD, Shop, add, browser, cart, credentials, digits, sign_up};
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, quantity)| ((*name).to_owned(), (*quantity).to_owned())).collect()
@@ -79,6 +79,7 @@ async fn a_flash_line_is_shown_once() {
 #[tokio::test]
 async fn a_checkout_makes_one_order_of_a_cart_however_often_it_is_sent() {
     let (shop, browser) = (Shop::start(), browser().await);
+    sign_up(&browser, &shop, "ada").await;
     add(&browser, &shop, "snake-plant", 2).await;
     browser.click(".summary .button").await;
     browser.script("document.querySelector('.delivery').noValidate = true").await;
@@ -102,10 +103,12 @@ async fn a_checkout_makes_one_order_of_a_cart_however_often_it_is_sent() {
 
     // A second click of an impatient visitor, from a page that is still there.
     let number = order.rsplit('/').next().unwrap();
+    let token = browser.script("return document.querySelector('[name=csrf_token]').value").await;
     let again = format!(
         "const form = document.createElement('form');
          form.method = 'post'; form.action = '/checkout';
-         for (const [name, value] of [['number', '{number}'], ['name', 'Ada'], ['email', 'a@b'], ['address', 'London']])
+         const fields = {{ number: '{number}', name: 'Ada', email: 'a@b', address: 'London', csrf_token: {token} }};
+         for (const [name, value] of Object.entries(fields))
              form.append(Object.assign(document.createElement('input'), {{ name, value }}));
          document.body.append(form); form.submit()"
     );
@@ -127,10 +130,13 @@ async fn everything_works_without_javascript() {
     browser.click(".drawer [name=open]").await;
     assert_eq!(browser.texts(".drawer[open] th[scope=row]").await, ["cart", "drawer_open"]);
     browser.click(".summary .button").await;
+    assert_eq!(browser.text("h1").await, "Log in");
+    browser.click(".other .link").await;
+    credentials(&browser, "ada", PASSWORD).await;
     for (field, text) in [("name", "Ada"), ("email", "ada@example.org"), ("address", "London")] {
         browser.fill(&format!("#{field}"), text).await;
     }
     browser.click(".delivery .button").await;
     assert_eq!(browser.text("h1").await, "Thank you, Ada");
-    assert!(!browser.source().await.contains("<script"));
+    assert_eq!(browser.source().await.matches("<script").count(), 1, "the one that tells of the session's end");
 }

@@ -1,18 +1,24 @@
 //! What the pages look like: light and dark, on small screens, by keyboard, and to those who do not see them.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use redis_session_testkit::Chromium;
 
-use crate::shop::{Shop, add, browser};
+use crate::shop::{Shop, add, browser, log_in, sign_up};
 
-const PAGES: [(&str, &str); 6] = [
-    ("catalogue", "/"),
-    ("product", "/plants/monstera"),
-    ("cart", "/cart"),
-    ("checkout", "/checkout"),
-    ("about", "/about"),
-    ("nothing", "/nothing"),
+/// Names and paths, those first that nobody sees who is logged in.
+const PAGES: [&[(&str, &str)]; 2] = [
+    &[
+        ("catalogue", "/"),
+        ("product", "/plants/monstera"),
+        ("cart", "/cart"),
+        ("about", "/about"),
+        ("nothing", "/nothing"),
+        ("login", "/login"),
+        ("signup", "/signup"),
+    ],
+    &[("checkout", "/checkout"), ("confirm", "/confirm"), ("account", "/account")],
 ];
 
 /// Texts whose contrast is under what WCAG 2.2, section 1.4.3, asks for: 4.5, and 3 for large ones.
@@ -70,29 +76,50 @@ const TOO_WIDE: &str = r"
 
 #[tokio::test]
 async fn pages_are_readable_in_light_and_dark_and_fit_small_screens() {
-    let (shop, browser) = (Shop::start(), browser().await);
+    let (shop, other) = (Shop::start(), browser().await);
+    let browser = browser().await;
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shop");
     std::fs::create_dir_all(&pictures).unwrap();
     add(&browser, &shop, "string-of-pearls", 12).await;
-    let mut papers = Vec::new();
-    for (scheme, dark) in [("light", false), ("dark", true)] {
-        browser.dark(dark).await;
-        for (name, path) in PAGES {
-            browser.resize(1280, 900).await;
-            browser.open(&shop.page(path)).await;
-            browser.screenshot(pictures.join(format!("{name}-{scheme}.png"))).await;
-            browser.click(".drawer summary").await;
-            browser.screenshot(pictures.join(format!("{name}-{scheme}-drawer.png"))).await;
-            assert_eq!(browser.script(FAINT).await, serde_json::json!([]), "{name} {scheme}");
-            assert_eq!(browser.script(MUTE).await, serde_json::json!([]), "{name} {scheme}");
-            browser.click(".drawer summary").await;
-            browser.resize(320, 640).await;
-            browser.screenshot(pictures.join(format!("{name}-{scheme}-small.png"))).await;
-            assert_eq!(browser.script(TOO_WIDE).await, serde_json::json!([]), "{name} {scheme}");
+    let mut papers = HashSet::new();
+    let pages: Vec<_> = schemes_of(PAGES[0]).chain(schemes_of(PAGES[1])).collect();
+    for (at, (name, path, scheme)) in pages.into_iter().enumerate() {
+        browser.resize(1280, 900).await;
+        if at == 2 * PAGES[0].len() {
+            sign_up(&browser, &shop, "a-name_that.has-32-characters-in").await;
+            log_in(&other, &shop, "a-name_that.has-32-characters-in").await;
         }
-        papers.push(browser.script("return getComputedStyle(document.body).backgroundColor").await);
+        browser.dark(scheme == "dark").await;
+        browser.open(&shop.page(path)).await;
+        browser.screenshot(pictures.join(format!("{name}-{scheme}.png"))).await;
+        browser.click(".drawer summary").await;
+        browser.screenshot(pictures.join(format!("{name}-{scheme}-drawer.png"))).await;
+        assert_eq!(browser.script(FAINT).await, serde_json::json!([]), "{name} {scheme}");
+        assert_eq!(browser.script(MUTE).await, serde_json::json!([]), "{name} {scheme}");
+        browser.click(".drawer summary").await;
+        browser.resize(320, 640).await;
+        browser.screenshot(pictures.join(format!("{name}-{scheme}-small.png"))).await;
+        assert_eq!(browser.script(TOO_WIDE).await, serde_json::json!([]), "{name} {scheme}");
+        let paper = browser.script("return getComputedStyle(document.body).backgroundColor").await;
+        papers.insert(format!("{scheme} {paper}"));
     }
-    assert_ne!(papers[0], papers[1], "light and dark");
+    assert_eq!(papers.len(), 2, "{papers:?}");
+
+    // The news that the session is over, in the dark.
+    other.open(&shop.page("/account")).await;
+    other.click(".devices form .quiet").await;
+    browser.until_text("#over h2", "You were logged out on another device").await;
+    browser.screenshot(pictures.join("over-dark-small.png")).await;
+    assert_eq!(browser.script(FAINT).await, serde_json::json!([]), "over");
+    browser.resize(1280, 900).await;
+    browser.screenshot(pictures.join("over-dark.png")).await;
+}
+
+/// Each page in light and in dark.
+fn schemes_of(
+    pages: &'static [(&'static str, &'static str)],
+) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    ["light", "dark"].into_iter().flat_map(|scheme| pages.iter().map(move |(name, path)| (*name, *path, scheme)))
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
 mod cart;
+mod devices;
 mod drawer;
 mod looks;
 mod sharing;

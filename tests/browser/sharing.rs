@@ -35,11 +35,13 @@ async fn two_instances_share_a_cart_and_both_get_in_when_they_save_at_once() {
     browser.open(&slow.page("/plants/aloe")).await;
     let cookies = browser.cookies().await;
     let cookie = cookies.into_iter().find(|cookie| cookie.name == "id").unwrap().value;
+    let token = browser.script("return document.querySelector('[name=csrf_token]').value").await;
+    let fern = format!("slug=fern&csrf_token={}", token.as_str().unwrap());
     let other = fast.url.clone();
     let mut is_first = true;
     proxy.fault(move |command| {
         if command.name() == "EVALSHA" && std::mem::take(&mut is_first) {
-            let answer = post_at_once(&other, "/cart", &cookie, "slug=fern");
+            let answer = post_at_once(&other, "/cart", &cookie, &fern);
             assert!(answer.starts_with("HTTP/1.1 303"), "{answer}");
         }
         Action::Pass

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::SystemTime;
 
-use redis_session_testkit::Chromium;
+use redis_session_testkit::{Chromium, HttpBrowser, Page};
 
 /// The program on a free port; dropping it ends it.
 pub(crate) struct Shop {
@@ -40,6 +40,14 @@ impl Shop {
     /// The address of one of its pages.
     pub(crate) fn page(&self, path: &str) -> String {
         format!("{}{path}", self.url)
+    }
+}
+
+impl Shop {
+    /// Tells it to end, as `docker stop` does, and waits until it has.
+    pub(crate) fn stop(mut self) {
+        assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
     }
 }
 
@@ -95,6 +103,37 @@ pub(crate) async fn browser() -> Chromium {
     let browser = Chromium::start().await;
     browser.resize(1280, 1600).await;
     browser
+}
+
+pub(crate) const PASSWORD: &str = "correct horse";
+
+/// Fills in a name and the password on the log-in page or the one for new accounts, and sends it.
+pub(crate) async fn credentials(browser: &Chromium, name: &str, password: &str) {
+    browser.fill("#name", name).await;
+    browser.fill("#password", password).await;
+    browser.click(".door .delivery .button").await;
+}
+
+/// Makes an account of this name.
+pub(crate) async fn sign_up(browser: &Chromium, shop: &Shop, name: &str) {
+    browser.open(&shop.page("/signup")).await;
+    credentials(browser, name, PASSWORD).await;
+    browser.until_text(".who .name", name).await;
+}
+
+pub(crate) async fn log_in(browser: &Chromium, shop: &Shop, name: &str) {
+    browser.open(&shop.page("/login")).await;
+    credentials(browser, name, PASSWORD).await;
+    browser.until_text(".who .name", name).await;
+}
+
+/// Sends a form as a page of the shop would, with the token that the home page has.
+pub(crate) async fn post(browser: &HttpBrowser, path: &str, fields: &[(&str, &str)]) -> Page {
+    let home = browser.get("/").await.body;
+    let (_, token) = home.split_once(r#"name="csrf_token" value=""#).unwrap();
+    let token = token.split('"').next().unwrap();
+    let fields: Vec<_> = fields.iter().copied().chain([("csrf_token", token)]).collect();
+    browser.post_form(path, &fields).await
 }
 
 /// Opens a product's page and puts so many into the cart.

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use axum::http::StatusCode;
 use redis_session_testkit::HttpBrowser;
 
-use crate::shop::{Shop, add, browser, cart, refusal};
+use crate::shop::{PASSWORD, Shop, add, browser, cart, post, refusal};
 
 const TOO_SHORT: &str = "c2hvcnQ=";
 
@@ -69,22 +69,24 @@ async fn forms_that_no_page_sends_do_no_harm() {
     let shop = Shop::start();
     let browser = HttpBrowser::connect(&shop.url);
     for (slug, quantity) in [("rose", "1"), ("aloe", "0"), ("aloe", "21")] {
-        let answer = browser.post_form("/cart", &[("slug", slug), ("quantity", quantity)]).await;
+        let answer = post(&browser, "/cart", &[("slug", slug), ("quantity", quantity)]).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{slug} {quantity}");
     }
     for page in ["//evil.example", "/\\evil.example", "/\t/evil.example", "https://evil.example", ""] {
-        let answer = browser.post_form("/drawer", &[("open", "true"), ("page", page)]).await;
+        let answer = post(&browser, "/drawer", &[("open", "true"), ("page", page)]).await;
         assert_eq!(answer.header("location").unwrap(), "/", "{page:?}");
     }
     for _ in 0..3 {
-        browser.post_form("/cart", &[("slug", "aloe"), ("quantity", "20")]).await;
+        post(&browser, "/cart", &[("slug", "aloe"), ("quantity", "20")]).await;
     }
     assert!(browser.get("/cart").await.body.contains("£280.00"), "20 of one kind are the most");
+    let form = [("name", "Ada"), ("password", PASSWORD), ("return_to", "//evil.example")];
+    assert_eq!(post(&browser, "/signup", &form).await.header("location").unwrap(), "/");
     let numbers = ["1", "2", "3", "4", "5", "6"];
     for number in numbers {
-        browser.post_form("/cart", &[("slug", "fern")]).await;
+        post(&browser, "/cart", &[("slug", "fern")]).await;
         let form = [("number", number), ("name", "Ada"), ("email", "a@b"), ("address", "London")];
-        let answer = browser.post_form("/checkout", &form).await;
+        let answer = post(&browser, "/checkout", &form).await;
         assert_eq!(answer.header("location").unwrap(), format!("/orders/{number}"));
     }
     let mut kept = Vec::new();
