@@ -1,4 +1,7 @@
 //! Who has an account: names and the hashes of passwords, in this process, or in Redis beside the sessions.
+//!
+//! A real shop has more: it slows down who guesses passwords, refuses those that everybody knows, and has a way back for
+//! those who forgot theirs.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

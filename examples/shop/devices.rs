@@ -4,6 +4,7 @@ use axum::Form;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect};
+use maud::Markup;
 use redis_session::{CsrfToken, Flash, LoggedIn, Session, SessionHandle, Sessions};
 
 use crate::accounts::Name;
@@ -19,8 +20,22 @@ pub(crate) async fn account(
     sessions: Sessions,
     token: CsrfToken,
 ) -> Answer {
-    let devices = sessions.list(&user).await?;
-    show(&shopper, "Your account", &pages::account(&user, &devices, shopper.session().handle(), &[], &token))
+    let main = page(&user, &shopper.session(), &sessions, None, &token).await?;
+    show(&shopper, "Your account", &main)
+}
+
+/// This device first, then those that were seen last.
+async fn page(
+    user: &Name,
+    session: &Session,
+    sessions: &Sessions,
+    problem: Option<&str>,
+    token: &CsrfToken,
+) -> Answer<Markup> {
+    let this = session.handle();
+    let mut devices = sessions.list(user).await?;
+    devices.sort_by_key(|device| Some(device.handle()) != this);
+    Ok(pages::account(user, &devices, this, problem, token))
 }
 
 /// Of another user, ended already, or nonsense: all the same, there is no such device.
@@ -75,8 +90,8 @@ pub(crate) async fn change_password(
         Flash::of(&session).success(format!("Your password is changed; {} logged out.", others(ended)))?;
         return Ok(Redirect::to("/account").into_response());
     };
-    let devices = sessions.list(&user).await?;
-    show_again(&shopper, "Your account", &pages::account(&user, &devices, session.handle(), &[problem], &token))
+    let main = page(&user, &session, &sessions, Some(problem), &token).await?;
+    show_again(&shopper, "Your account", &main)
 }
 
 fn others(count: usize) -> String {

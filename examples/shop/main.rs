@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::middleware::{from_fn_with_state, map_response};
-use redis_session::{CsrfLayer, RedisSessionLayer};
+use redis_session::RedisSessionLayer;
 use tokio::net::TcpListener;
 
 use crate::routes::Shop;
@@ -63,7 +63,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let listening = listener.local_addr()?;
     // From the inside out.
     let app = routes::all(shop)
-        .layer(CsrfLayer::new())
+        .layer(settings.csrf())
         .layer(sessions)
         .layer(map_response(answer::explain_errors))
         .layer(from_fn_with_state(Arc::new(settings.instance(listening)), watch))

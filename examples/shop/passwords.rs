@@ -14,7 +14,7 @@ pub(crate) const SHORTEST: usize = 8;
 /// How many it may have. A limit there must be: all of it is hashed.
 pub(crate) const LONGEST: usize = 128;
 
-/// Each takes 19 MiB and a processor; who sends a thousand at once waits for himself.
+/// Each takes 19 MiB and a processor, so that more at once would cost memory and be no faster.
 static AT_ONCE: Semaphore = Semaphore::const_new(4);
 
 /// A password as it was typed.

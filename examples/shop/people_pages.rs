@@ -49,7 +49,7 @@ pub(crate) fn sign_up(form: &Credentials, problems: &[&str], token: &CsrfToken) 
     html! {
         section.door {
             h1 { "New account" }
-            p.lead { "So that your orders and your cart know whose they are." }
+            p.lead { "What is in your cart stays there." }
             form.delivery method="post" action="/signup" {
                 (csrf(token))
                 (name(form, wrong_name))
@@ -84,11 +84,11 @@ pub(crate) fn account(
     user: &Name,
     devices: &[Listing],
     this: Option<SessionHandle>,
-    problems: &[&str],
+    problem: Option<&str>,
     token: &CsrfToken,
 ) -> Markup {
-    let wrong = |problem: &str, hint: &'static str| problems.contains(&problem).then_some(hint);
-    let too_short = length(problems.contains(&"new"));
+    let wrong = |name: &str, hint: &'static str| (problem == Some(name)).then_some(hint);
+    let too_short = length(problem == Some("new"));
     let wrong_new = too_short.as_deref().or(wrong("same", "This is the present one."));
     html! {
         div.title {

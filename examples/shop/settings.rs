@@ -5,7 +5,7 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::http::Uri;
-use redis_session::{Cookie, KeyRing, MemoryStore, RedisStore, Store};
+use redis_session::{Cookie, CsrfLayer, KeyRing, MemoryStore, RedisStore, Store};
 
 use crate::accounts::{self, Accounts};
 use crate::watch::Instance;
@@ -73,6 +73,16 @@ impl Settings {
             _ => Err("PUBLIC_URL must begin with https://, or be http://localhost: over plain HTTP from another \
                       machine, browsers do not keep the session's cookie"
                 .into()),
+        }
+    }
+
+    /// Forms come from what browsers open, also where a proxy tells us another host.
+    pub(crate) fn csrf(&self) -> CsrfLayer {
+        let layer = CsrfLayer::new();
+        match &self.public_url {
+            // No browser writes `http://[::1]:80`; then the host that requests are addressed to has to do.
+            Some(url) => layer.origin(url).unwrap_or_default(),
+            None => layer,
         }
     }
 

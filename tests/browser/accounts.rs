@@ -1,5 +1,6 @@
 //! Accounts: made, logged in to, remembered, and proved once more before the checkout.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use redis_session_testkit::{Chromium, HttpBrowser, RedisServer};
@@ -217,4 +218,29 @@ async fn names_and_passwords_are_the_same_at_both_instances_and_a_name_is_given_
     browser.open(&other.page("/account")).await;
     assert_eq!(browser.text("h1").await, "Your account");
     assert!(redis.run(&["HGET", "shop:account:ada", "password"]).text().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+}
+
+#[tokio::test]
+async fn the_user_of_the_deployed_redis_may_do_what_accounts_need() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let users = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("users-{}.acl", std::process::id()));
+    // The SHA-256 of "password"; and the test itself gets in without one.
+    let hash = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
+    let rules = std::fs::read_to_string(deploy.join("users.acl")).unwrap();
+    let rules = rules.replace("SHA256_OF_REDIS_PASSWORD", hash).replace("default off", "default on nopass");
+    let rules: Vec<_> = rules.lines().filter(|line| !line.starts_with('#')).collect();
+    std::fs::write(&users, rules.join("\n")).unwrap();
+    let (conf, file) = (deploy.join("redis.conf").display().to_string(), users.display().to_string());
+    let redis = RedisServer::start_with(&[("include", &conf), ("aclfile", &file)]);
+
+    let shop = Shop::start_with(&[("REDIS_URL", &format!("redis://shop:password@127.0.0.1:{}", redis.port()))]);
+    let (visitor, other) = (HttpBrowser::connect(&shop.url), HttpBrowser::connect(&shop.url));
+    let form = [("name", "ada"), ("password", PASSWORD)];
+    assert_eq!(post(&visitor, "/signup", &form).await.status, 303);
+    assert_eq!(post(&other, "/login", &form).await.status, 303);
+    let new = [("present", PASSWORD), ("new", "battery staple")];
+    assert_eq!(post(&visitor, "/account/password", &new).await.status, 303);
+    assert_eq!(post(&other, "/login", &form).await.status, 422);
+    assert_eq!(redis.run(&["ACL", "LOG"]).list(), [], "a command or a key was refused");
+    std::fs::remove_file(users).unwrap();
 }

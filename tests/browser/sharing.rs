@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use redis_session_testkit::{Action, Proxy, RedisServer};
 
 use crate::drawer::trace;
-use crate::shop::{Shop, add, browser, cart};
+use crate::shop::{Shop, add, browser, cart, log_in, sign_up};
 
 const KEY: &str = "c2hhcmVkIGJ5IGFsbCBpbnN0YW5jZXMgb2YgdGVzdHM=";
 
@@ -91,6 +91,36 @@ async fn the_drawer_counts_the_commands_that_redis_gets() {
     assert_eq!(commands() - before, 3);
     assert_eq!(trace(&browser, "The last form").await["Redis commands"], "2");
     assert_eq!(trace(&browser, "This page").await["Redis commands"], "1");
+}
+
+#[tokio::test]
+async fn the_drawer_counts_the_commands_of_logins_too() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(redis.address());
+    let shop = instance(&proxy.url());
+    let (browser, other) = (browser().await, browser().await);
+    // An open window looks by itself.
+    browser.javascript(false).await;
+    other.javascript(false).await;
+    sign_up(&browser, &shop, "ada").await;
+    log_in(&other, &shop, "ada").await;
+    browser.open(&shop.page("/account")).await;
+    // All but those of the store's own watch over its connections, and the text of a script, which is sent once.
+    let commands = || -> u64 {
+        let counts = proxy.counts().into_iter();
+        counts.filter(|(name, _)| !["TIME", "PING", "EVAL"].contains(&&**name)).map(|(_, count)| count).sum()
+    };
+    let before = commands();
+    browser.reload().await;
+    let page = trace(&browser, "This page").await;
+    assert_eq!((commands() - before).to_string(), page["Redis commands"], "{page:?}");
+
+    let before = commands();
+    browser.click("[action$=end-others] button").await;
+    let (form, page) = (trace(&browser, "The last form").await, trace(&browser, "This page").await);
+    assert!(form["Plan"].starts_with("revoked: revoked"), "{form:?}");
+    let shown: u64 = [&form, &page].iter().map(|trace| trace["Redis commands"].parse::<u64>().unwrap()).sum();
+    assert_eq!(commands() - before, shown, "{form:?} {page:?}");
 }
 
 #[tokio::test]
