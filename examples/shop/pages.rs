@@ -223,7 +223,7 @@ pub(crate) fn about() -> Markup {
             h2 { "How it is made" }
             p {
                 "Every button is a form with a token of its own session, every form ends in a redirect, and every "
-                "page is made on the server. There is one script of forty lines, which tells a window that it was "
+                "page is made on the server. There is one small script, which tells a window that it was "
                 "logged out; all else works without it."
             }
         }

@@ -2,7 +2,8 @@
 
 use std::net::TcpListener;
 
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
 use redis_session_testkit::HttpBrowser;
 
 use crate::shop::{PASSWORD, Shop, add, browser, cart, post, refusal};
@@ -31,6 +32,10 @@ async fn elsewhere_the_cookie_is_secure_and_chromium_keeps_it_on_localhost() {
     assert!(cookie.secure && cookie.http_only);
 }
 
+fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
 #[tokio::test]
 async fn behind_a_proxy_the_public_address_decides_about_the_cookie() {
     let table = [
@@ -39,12 +44,28 @@ async fn behind_a_proxy_the_public_address_decides_about_the_cookie() {
         ("http://[::1]:80", "id=", false),
     ];
     for (public_url, name, secure) in table {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let shop = Shop::start_with(&[("BIND", "0.0.0.0"), ("PORT", &port.to_string()), ("PUBLIC_URL", public_url)]);
+        let port = free_port();
+        let shop = Shop::start_with(&[("BIND", "0.0.0.0"), ("PORT", &port), ("PUBLIC_URL", public_url)]);
         assert_eq!(shop.url, public_url.trim_end_matches('/'));
         let browser = HttpBrowser::connect(&format!("http://127.0.0.1:{port}"));
         let line = browser.post_form("/cart", &[("slug", "aloe")]).await.set_cookies().remove(0);
         assert!(line.starts_with(name) && line.contains("Secure") == secure, "{public_url}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_that_names_another_host_forms_of_the_public_address_are_taken_and_others_are_not() {
+    let port = free_port();
+    let shop = Shop::start_with(&[("BIND", "0.0.0.0"), ("PORT", &port), ("PUBLIC_URL", "https://shop.example")]);
+    assert_eq!(shop.url, "https://shop.example");
+    let browser = HttpBrowser::connect(&format!("http://127.0.0.1:{port}"));
+    for (origin, status) in [("https://shop.example", 303), ("https://evil.example", 403), ("null", 403)] {
+        let form = Request::post("/cart")
+            .header("origin", origin)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from("slug=aloe"))
+            .unwrap();
+        assert_eq!(browser.stranger().ask(form).await.status, status, "{origin}");
     }
 }
 
