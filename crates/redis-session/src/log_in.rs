@@ -202,9 +202,7 @@ async fn end_doomed(handle: &Handle, asked: &Asked, doomed: &[SessionHandle]) ->
     if doomed.is_empty() {
         return Ok(());
     }
-    let ended = listing::end_and_leave(&handle.settings, &asked.user, doomed, Reason::Cap).await?;
-    (0..ended).for_each(|_| handle.tell(Event::Revoked(Reason::Cap)));
-    Ok(())
+    listing::end_and_leave(&handle.settings, &asked.user, doomed, Reason::Cap).await.map(drop)
 }
 
 enum Written {
