@@ -4,6 +4,7 @@
 //! fred does not notice a server that is silent under steady traffic, so each client has a watchdog. Its `TIME`s also
 //! set the clock.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ use tokio::task::JoinHandle;
 use crate::clock::ServerClock;
 use crate::script::Script;
 use crate::server::{Failure, Pairs, Reply, Server};
-use crate::url::Url;
+use crate::tls::{self, Tls};
+use crate::url::{Place, Url};
 
 /// How often a client is asked for the time, and so whether it is well.
 const EVERY: Duration = Duration::from_millis(250);
@@ -33,20 +35,24 @@ const PATIENCE: Duration = Duration::from_millis(150);
 #[derive(Clone)]
 pub(crate) struct Target {
     config: Config,
-    /// For messages: host and port.
+    /// For messages: host and port, or the path of a socket.
     place: String,
+    /// Whether the URL asks for TLS. (A pool brings its own.)
+    tls: bool,
 }
 
 impl Target {
     pub(crate) fn of_url(url: Url) -> Self {
+        let place = url.place.to_string();
+        let tls = matches!(url.place, Place::Tcp { tls: true, .. });
         let config = Config {
-            server: ServerConfig::new_centralized(url.host.clone(), url.port),
+            server: server(url.place),
             username: url.user,
             password: url.password,
             database: (url.database > 0).then_some(url.database),
             ..Config::default()
         };
-        Self { config, place: format!("{}:{}", url.host, url.port) }
+        Self { config, place, tls }
     }
 
     pub(crate) fn of_pool(pool: &fred::clients::Pool) -> Result<Self, Error> {
@@ -59,7 +65,41 @@ impl Target {
             ));
         }
         let place = config.server.hosts().first().map_or_else(|| "its socket".to_owned(), ToString::to_string);
-        Ok(Self { config, place })
+        Ok(Self { config, place, tls: false })
+    }
+
+    pub(crate) fn user(mut self, user: String) -> Self {
+        self.config.username = Some(user);
+        self
+    }
+
+    pub(crate) fn password(mut self, password: String) -> Self {
+        self.config.password = Some(password);
+        self
+    }
+
+    pub(crate) fn database(mut self, database: u8) -> Self {
+        self.config.database = (database > 0).then_some(database);
+        self
+    }
+
+    /// With TLS, where its URL asks for it.
+    pub(crate) async fn secured(self, tls: Tls) -> Result<Self, Error> {
+        Ok(Self { config: tls.secure(self.config, self.tls).await?, ..self })
+    }
+
+    /// An error if what is said goes over a network in clear.
+    pub(crate) fn check_that_nobody_listens(&self) -> Result<(), Error> {
+        let at_home = self.config.server.is_unix_socket()
+            || self.config.server.hosts().iter().all(|server| is_this_machine(&server.host));
+        if at_home || self.tls || self.config.uses_tls() {
+            return Ok(());
+        }
+        let text = format!(
+            "Redis at {} would be spoken to in clear, which `refuse_plain_tcp` forbids: write rediss://",
+            self.place
+        );
+        Err(Error::new(Kind::Config, text))
     }
 
     pub(crate) fn place(&self) -> &str {
@@ -97,6 +137,29 @@ impl Target {
         }
         builder
     }
+}
+
+#[cfg(unix)]
+fn server(place: Place) -> ServerConfig {
+    match place {
+        Place::Tcp { host, port, .. } => ServerConfig::new_centralized(host, port),
+        Place::Socket(path) => ServerConfig::new_unix_socket(path),
+    }
+}
+
+#[cfg(not(unix))]
+fn server(place: Place) -> ServerConfig {
+    match place {
+        Place::Tcp { host, port, .. } => ServerConfig::new_centralized(host, port),
+        Place::Socket(_) => unreachable!("a URL of a socket is refused on this system"),
+    }
+}
+
+/// Whether nothing that is sent to this host leaves the machine. A name that only resolves to it does not count: it may
+/// resolve otherwise tomorrow.
+fn is_this_machine(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn not_built(error: FredError) -> Error {
@@ -167,6 +230,9 @@ pub(crate) async fn probe(target: &Target, settings: &Settings) -> Result<(), Er
 }
 
 fn what_is_wrong(error: FredError, place: &str, deadline: Duration) -> Error {
+    if let Some(what) = tls::what_is_wrong(error.details()) {
+        return Error::caused(Kind::Config, format!("Redis at {place} {what}"), error);
+    }
     let (kind, word) = (error.kind().clone(), word(error.details()));
     let (problem, what) = match (kind, word) {
         (_, Some("NOAUTH")) => (Kind::Config, "asks for a password: write redis://:password@host:port".to_owned()),
