@@ -18,6 +18,7 @@
 
 mod bell;
 mod clock;
+mod health;
 mod index;
 mod node;
 mod options;
