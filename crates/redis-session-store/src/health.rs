@@ -40,6 +40,11 @@ impl Health {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Whether the last command that counts waited in vain.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed) > 0
+    }
+
     /// Takes note of what a command that was sent then came to.
     pub(crate) fn note<T>(&self, answer: &Result<T, Failure>, sent: Instant) {
         match answer {

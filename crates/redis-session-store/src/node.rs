@@ -308,8 +308,10 @@ async fn watch(seat: Arc<Seat>, clock: Arc<ServerClock>, place: String) {
         if health.take_doubt() && in_step {
             in_step = is_in_step(client, Instant::now() + health.patience).await;
         }
-        if missed == 2 || !in_step {
-            let why = if in_step { "silent" } else { "answering other commands than it was asked" };
+        // A health check alone may have been unlucky.
+        let dead = missed == 2 || missed == 1 && health.is_silent();
+        if dead || !in_step {
+            let why = if dead { "silent" } else { "answering other commands than it was asked" };
             tracing::warn!(redis = place, "Redis is {why}; its connection is closed and made anew");
             let client = client.clone();
             remaking = Some(AbortOnDrop(tokio::spawn(async move { drop(client.force_reconnection().await) })));
