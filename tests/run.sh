@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Runs every test of the workspace, and says last how many passed.
+# Runs every test of the workspace, and says last how many passed. REDIS_SERVER names another server program to run them
+# on than redis-server: REDIS_SERVER=/usr/bin/valkey-server tests/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tests/install.sh
+server=${REDIS_SERVER:-redis-server}
+echo "on $("$server" --version)"
 
 # The tests that need a feature, as lines of package, feature and test.
 gated() {

@@ -8,6 +8,7 @@ mod edits;
 mod ended;
 mod expiry;
 mod failures;
+mod faults;
 mod figures;
 mod flash;
 mod guards;

@@ -32,17 +32,17 @@ const SCANNED_AT_ONCE: &[u8] = b"1000";
 impl<S: Server> Operations<S> {
     pub(crate) async fn enter(&self, user: &UserKey, enter: &Enter) -> Result<Entered, Error> {
         let key = self.user_key(user);
-        entered(self.run(&ENTER, &key, vec![enter_words(enter)]).await?, &key)
+        self.checked(entered(self.run(&ENTER, &key, vec![enter_words(enter)]).await?, &key))
     }
 
     pub(crate) async fn prolong(&self, user: &UserKey, prolong: &Prolong) -> Result<Prolonged, Error> {
         let key = self.user_key(user);
-        prolonged(self.run(&PROLONG, &key, vec![prolong_words(prolong)]).await?, &key)
+        self.checked(prolonged(self.run(&PROLONG, &key, vec![prolong_words(prolong)]).await?, &key))
     }
 
     pub(crate) async fn doom(&self, user: &UserKey, doom: &Doom) -> Result<Doomed, Error> {
         let key = self.user_key(user);
-        doomed(self.run(&DOOM, &key, vec![doom_words(doom)]).await?, &key)
+        self.checked(doomed(self.run(&DOOM, &key, vec![doom_words(doom)]).await?, &key))
     }
 
     pub(crate) async fn leave(&self, user: &UserKey, sessions: &[SessionHandle]) -> Result<(), Error> {
@@ -94,7 +94,7 @@ impl<S: Server> Operations<S> {
                 _ => return Err(unexpected()),
             }
         }
-        Stored::parse(hash, session)
+        self.checked(Stored::parse(hash, session))
     }
 
     /// Some of a realm's sessions, as `SCAN` finds them.

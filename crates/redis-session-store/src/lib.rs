@@ -18,12 +18,15 @@
 
 mod bell;
 mod clock;
+mod health;
 mod index;
 mod node;
 mod options;
 mod script;
 mod server;
 mod store;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+mod tls;
 mod url;
 
 use std::fmt;
@@ -41,6 +44,8 @@ use redis_session_core::{
 pub use fred;
 
 pub use crate::options::RedisStoreOptions;
+#[cfg(feature = "tls")]
+pub use crate::tls::Tls;
 
 use crate::bell::Bell;
 use crate::node::{Node, Target};
@@ -70,7 +75,8 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Connects to `redis://[[user]:password@]host[:port][/database]` with the default settings.
+    /// Connects to `redis://[[user]:password@]host[:port][/database]` with the default settings, or by TLS to
+    /// `rediss://…` (feature `tls`), or to the unix socket `redis+unix://[[user]:password@]/path[?db=1&user=…&pass=…]`.
     ///
     /// # Errors
     /// As [`RedisStoreOptions::connect`].

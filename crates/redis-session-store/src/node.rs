@@ -1,9 +1,10 @@
 //! One Redis server through one or two `fred` clients. The only module that knows fred, and works around its traps.
 //!
 //! A client connects and reconnects in the background, for ever; a command to one that is not connected fails at once.
-//! fred does not notice a server that is silent under steady traffic, so each client has a watchdog. Its `TIME`s also
+//! fred does not notice a server that is silent under steady traffic, so each client has a health check. Its `TIME`s also
 //! set the clock.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,35 +19,41 @@ use redis_session_core::{Error, Kind, Time};
 use tokio::task::JoinHandle;
 
 use crate::clock::ServerClock;
+use crate::health::{Health, Unwell};
 use crate::script::Script;
-use crate::server::{Failure, Pairs, Reply, Server};
-use crate::url::Url;
+use crate::server::{Cause, Failure, Pairs, Reply, Server};
+use crate::tls::{self, Tls};
+use crate::url::{Place, Url};
 
 /// How often a client is asked for the time, and so whether it is well.
 const EVERY: Duration = Duration::from_millis(250);
 /// The same as long as the clock is not known.
 const SOON: Duration = Duration::from_millis(20);
-/// How long an answer may take. Two that take longer, one after the other, close the connection.
+/// How long the first answer of all may take until it is asked for again.
 const PATIENCE: Duration = Duration::from_millis(150);
 
 /// Where a server is, and who we are to it.
 #[derive(Clone)]
 pub(crate) struct Target {
     config: Config,
-    /// For messages: host and port.
+    /// For messages: host and port, or the path of a socket.
     place: String,
+    /// Whether the URL asks for TLS. (A pool brings its own.)
+    tls: bool,
 }
 
 impl Target {
     pub(crate) fn of_url(url: Url) -> Self {
+        let place = url.place.to_string();
+        let tls = matches!(url.place, Place::Tcp { tls: true, .. });
         let config = Config {
-            server: ServerConfig::new_centralized(url.host.clone(), url.port),
+            server: server(url.place),
             username: url.user,
             password: url.password,
             database: (url.database > 0).then_some(url.database),
             ..Config::default()
         };
-        Self { config, place: format!("{}:{}", url.host, url.port) }
+        Self { config, place, tls }
     }
 
     pub(crate) fn of_pool(pool: &fred::clients::Pool) -> Result<Self, Error> {
@@ -59,7 +66,41 @@ impl Target {
             ));
         }
         let place = config.server.hosts().first().map_or_else(|| "its socket".to_owned(), ToString::to_string);
-        Ok(Self { config, place })
+        Ok(Self { config, place, tls: false })
+    }
+
+    pub(crate) fn user(mut self, user: String) -> Self {
+        self.config.username = Some(user);
+        self
+    }
+
+    pub(crate) fn password(mut self, password: String) -> Self {
+        self.config.password = Some(password);
+        self
+    }
+
+    pub(crate) fn database(mut self, database: u8) -> Self {
+        self.config.database = (database > 0).then_some(database);
+        self
+    }
+
+    /// With TLS, where its URL asks for it.
+    pub(crate) async fn secured(self, tls: Tls) -> Result<Self, Error> {
+        Ok(Self { config: tls.secure(self.config, self.tls).await?, ..self })
+    }
+
+    /// An error if what is said goes over a network in clear.
+    pub(crate) fn check_that_nobody_listens(&self) -> Result<(), Error> {
+        let at_home = self.config.server.is_unix_socket()
+            || self.config.server.hosts().iter().all(|server| is_this_machine(&server.host));
+        if at_home || self.tls || self.config.uses_tls() {
+            return Ok(());
+        }
+        let text = format!(
+            "Redis at {} would be spoken to in clear, which `refuse_plain_tcp` forbids: write rediss://",
+            self.place
+        );
+        Err(Error::new(Kind::Config, text))
     }
 
     pub(crate) fn place(&self) -> &str {
@@ -99,6 +140,29 @@ impl Target {
     }
 }
 
+#[cfg(unix)]
+fn server(place: Place) -> ServerConfig {
+    match place {
+        Place::Tcp { host, port, .. } => ServerConfig::new_centralized(host, port),
+        Place::Socket(path) => ServerConfig::new_unix_socket(path),
+    }
+}
+
+#[cfg(not(unix))]
+fn server(place: Place) -> ServerConfig {
+    match place {
+        Place::Tcp { host, port, .. } => ServerConfig::new_centralized(host, port),
+        Place::Socket(_) => unreachable!("a URL of a socket is refused on this system"),
+    }
+}
+
+/// Whether nothing that is sent to this host leaves the machine. A name that only resolves to it does not count: it may
+/// resolve otherwise tomorrow.
+fn is_this_machine(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 fn not_built(error: FredError) -> Error {
     Error::caused(Kind::Config, "the Redis client cannot be built", error)
 }
@@ -113,24 +177,33 @@ pub(crate) struct Settings {
 
 /// One server.
 pub(crate) struct Node {
-    clients: Vec<Client>,
+    seats: Vec<Arc<Seat>>,
     next: AtomicUsize,
     clock: Arc<ServerClock>,
     _tasks: Vec<AbortOnDrop<()>>,
 }
 
+/// One client, and how its server is.
+struct Seat {
+    client: Client,
+    health: Health,
+}
+
 impl Node {
     /// Begins to connect, and does not wait for it.
     pub(crate) fn start(target: &Target, settings: &Settings, clock: Arc<ServerClock>) -> Result<Self, Error> {
-        let clients: Vec<Client> =
-            (0..settings.clients).map(|_| target.client(settings, false)).collect::<Result<_, _>>()?;
-        let tasks = clients.iter().flat_map(|client| {
+        let seat = |_| {
+            let (client, health) = (target.client(settings, false)?, Health::new(settings.deadline));
+            Ok::<_, Error>(Arc::new(Seat { client, health }))
+        };
+        let seats = (0..settings.clients).map(seat).collect::<Result<Vec<_>, _>>()?;
+        let tasks = seats.iter().flat_map(|seat| {
             [
-                AbortOnDrop(tokio::spawn(stay_connected(client.clone()))),
-                AbortOnDrop(tokio::spawn(watch(client.clone(), clock.clone(), target.place.clone()))),
+                AbortOnDrop(tokio::spawn(stay_connected(seat.client.clone()))),
+                AbortOnDrop(tokio::spawn(watch(seat.clone(), clock.clone(), target.place.clone()))),
             ]
         });
-        Ok(Self { _tasks: tasks.collect(), clients, next: AtomicUsize::new(0), clock })
+        Ok(Self { _tasks: tasks.collect(), seats, next: AtomicUsize::new(0), clock })
     }
 
     /// Waits for the first answer, which also sets the clock.
@@ -144,11 +217,18 @@ impl Node {
         }
     }
 
-    /// The next connected client, or any.
-    fn client(&self) -> &Client {
+    /// The next client that is connected to a server that answers. Without one, nobody waits.
+    fn seat(&self) -> Result<&Seat, Failure> {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let turn = |i: usize| &self.clients[(first + i) % self.clients.len()];
-        (0..self.clients.len()).map(turn).find(|client| client.is_connected()).unwrap_or_else(|| turn(0))
+        let turn = |i: usize| &*self.seats[(first + i) % self.seats.len()];
+        let mut cause: Cause = None;
+        for seat in (0..self.seats.len()).map(turn).filter(|seat| seat.client.is_connected()) {
+            if !seat.health.is_open() {
+                return Ok(seat);
+            }
+            cause = Some(Unwell.into());
+        }
+        Err(Failure::NotSent(cause))
     }
 }
 
@@ -167,6 +247,9 @@ pub(crate) async fn probe(target: &Target, settings: &Settings) -> Result<(), Er
 }
 
 fn what_is_wrong(error: FredError, place: &str, deadline: Duration) -> Error {
+    if let Some(what) = tls::what_is_wrong(error.details()) {
+        return Error::caused(Kind::Config, format!("Redis at {place} {what}"), error);
+    }
     let (kind, word) = (error.kind().clone(), word(error.details()));
     let (problem, what) = match (kind, word) {
         (_, Some("NOAUTH")) => (Kind::Config, "asks for a password: write redis://:password@host:port".to_owned()),
@@ -191,22 +274,68 @@ async fn stay_connected(client: Client) {
     }
 }
 
-/// Asks for the time for ever: sets the clock, and closes a connection that is silent.
-async fn watch(client: Client, clock: Arc<ServerClock>, place: String) {
+/// Asks for the time for ever: sets the clock, opens and closes the breaker, and remakes a connection that is silent or
+/// out of step.
+async fn watch(seat: Arc<Seat>, clock: Arc<ServerClock>, place: String) {
+    let Seat { client, health } = &*seat;
     let mut missed = 0;
+    // It returns once connected again, which may take for ever.
+    let mut remaking: Option<AbortOnDrop<()>> = None;
     loop {
-        match ask_time(&client, &clock, Instant::now() + PATIENCE).await {
-            Err(Failure::Silent(_)) => missed += 1,
-            _ => missed = 0,
+        let mut in_step = true;
+        let answer = match client.is_connected() {
+            true => ask_time(client, &clock, Instant::now() + health.patience).await,
+            false => Err(Failure::NotSent(None)),
+        };
+        match answer {
+            Ok(_) | Err(Failure::Refused(_)) => {
+                missed = 0;
+                if health.well() {
+                    tracing::info!(redis = place, "Redis answers again");
+                }
+            }
+            Err(Failure::Silent(_)) => {
+                missed += 1;
+                if health.unwell() {
+                    tracing::warn!(redis = place, "Redis is silent; nothing is sent to it until it answers");
+                }
+            }
+            // The reply of something else.
+            Err(Failure::Odd) => in_step = false,
+            // The client itself knows, and connects again.
+            Err(Failure::NotSent(_) | Failure::Lost(_)) => missed = 0,
         }
-        if missed == 2 {
-            tracing::warn!(redis = place, "Redis is silent; its connection is closed and made anew");
+        if health.take_doubt() && in_step {
+            in_step = is_in_step(client, Instant::now() + health.patience).await;
+        }
+        // A health check alone may have been unlucky.
+        let dead = missed == 2 || missed == 1 && health.is_silent();
+        if dead || !in_step {
+            let why = if dead { "silent" } else { "answering other commands than it was asked" };
+            tracing::warn!(redis = place, "Redis is {why}; its connection is closed and made anew");
             let client = client.clone();
-            // It returns once connected again, which may take for ever; it ends with the connection's task.
-            tokio::spawn(async move { client.force_reconnection().await });
+            remaking = Some(AbortOnDrop(tokio::spawn(async move { drop(client.force_reconnection().await) })));
             missed = 0;
         }
-        tokio::time::sleep(if clock.is_known() { EVERY } else { SOON }).await;
+        if remaking.as_ref().is_some_and(|task| task.0.is_finished()) {
+            remaking = None;
+        }
+        let well = clock.is_known() && client.is_connected() && !health.is_open();
+        health.until_due(if well { EVERY } else { SOON }).await;
+    }
+}
+
+/// Whether replies on this connection are those to its commands: a word that was never said before must come back. No
+/// answer says nothing.
+async fn is_in_step(client: &Client, by: Instant) -> bool {
+    static SAID: AtomicUsize = AtomicUsize::new(0);
+    let word = format!("in step {}", SAID.fetch_add(1, Ordering::Relaxed));
+    let Ok(options) = options(by) else { return true };
+    let ping = CustomCommand::new_static("PING", ClusterHash::FirstKey, false);
+    let answer: Result<Value, _> = client.with_options(&options).custom(ping, vec![Value::from(word.as_str())]).await;
+    match answer.map_err(failure) {
+        Ok(answer) => answer.as_bytes() == Some(word.as_bytes()),
+        Err(failure) => !matches!(failure, Failure::Refused(_) | Failure::Odd),
     }
 }
 
@@ -225,9 +354,10 @@ async fn ask_time(client: &Client, clock: &ServerClock, by: Instant) -> Result<T
 
 impl Server for Node {
     async fn hgetall(&self, key: &Bytes, by: Instant) -> Result<Pairs, Failure> {
-        let options = options(by)?;
-        let value: Value = self.client().with_options(&options).hgetall(key.clone()).await.map_err(failure)?;
-        let map = value.into_map().map_err(|_| Failure::Odd)?.inner();
+        let (options, seat, sent) = (options(by)?, self.seat()?, Instant::now());
+        let answer = seat.client.with_options(&options).hgetall::<Value, _>(key.clone()).await.map_err(failure);
+        seat.health.note(&answer, sent);
+        let map = answer?.into_map().map_err(|_| Failure::Odd)?.inner();
         // `convert` to pairs costs seven times as much.
         let mut pairs = Vec::with_capacity(map.len());
         for (name, value) in map {
@@ -243,14 +373,17 @@ impl Server for Node {
         args: Vec<Bytes>,
         by: Instant,
     ) -> Result<Reply, Failure> {
-        let client = self.client();
+        let seat = self.seat()?;
         let send = async |command, text: &'static str| {
             let options = options(by)?;
             let mut all = Vec::with_capacity(3 + args.len());
             all.extend([Value::from_static_str(text), Value::from_static_str("1"), Value::Bytes(key.clone())]);
             all.extend(args.iter().cloned().map(Value::Bytes));
             let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
-            client.with_options(&options).custom::<Value, _>(command, all).await.map_err(failure)
+            let sent = Instant::now();
+            let answer = seat.client.with_options(&options).custom::<Value, _>(command, all).await.map_err(failure);
+            seat.health.note(&answer, sent);
+            answer
         };
         let value = match send("EVALSHA", script.sha).await {
             // To the same client at once: this also makes the script known to this server.
@@ -261,16 +394,25 @@ impl Server for Node {
     }
 
     async fn command(&self, name: &'static str, key: &Bytes, args: Vec<Bytes>, by: Instant) -> Result<Reply, Failure> {
-        let options = options(by)?;
+        let (options, seat, sent) = (options(by)?, self.seat()?, Instant::now());
         let mut all = Vec::with_capacity(1 + args.len());
         all.push(Value::Bytes(key.clone()));
         all.extend(args.into_iter().map(Value::Bytes));
         let command = CustomCommand::new_static(name, fred::util::redis_keyslot(key), false);
-        self.client().with_options(&options).custom(command, all).await.map(reply).map_err(failure)
+        let answer = seat.client.with_options(&options).custom(command, all).await.map(reply).map_err(failure);
+        seat.health.note(&answer, sent);
+        answer
     }
 
     async fn time(&self, by: Instant) -> Result<Time, Failure> {
-        ask_time(self.client(), &self.clock, by).await
+        let (seat, sent) = (self.seat()?, Instant::now());
+        let answer = ask_time(&seat.client, &self.clock, by).await;
+        seat.health.note(&answer, sent);
+        answer
+    }
+
+    fn doubt(&self) {
+        self.seats.iter().for_each(|seat| seat.health.doubt());
     }
 }
 

@@ -12,6 +12,7 @@ use crate::clock::ServerClock;
 use crate::node::{Node, Settings, Target, probe};
 use crate::server::Failure;
 use crate::store::Operations;
+use crate::tls::Tls;
 
 /// The settings of a [`RedisStore`], from [`RedisStore::options`].
 ///
@@ -34,14 +35,50 @@ pub struct RedisStoreOptions {
     target: Result<Target, Error>,
     prefix: String,
     settings: Settings,
+    pub(crate) tls: Tls,
+    plain: Plain,
     wait: bool,
+}
+
+/// Where no TLS is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plain {
+    Anywhere,
+    /// Only where nobody is between us and Redis: on a unix socket, or on this machine.
+    AtHome,
 }
 
 impl RedisStoreOptions {
     pub(crate) fn new(target: Result<Target, Error>) -> Self {
         let settings =
             Settings { deadline: Duration::from_millis(250), connect_deadline: Duration::from_secs(1), clients: 1 };
-        Self { target, prefix: "sess:".to_owned(), settings, wait: true }
+        let (prefix, tls, plain) = ("sess:".to_owned(), Tls::default(), Plain::Anywhere);
+        Self { target, prefix, settings, tls, plain, wait: true }
+    }
+
+    /// Who to be to Redis. Default: what the URL says. Rather than writing it there in percent-encoding.
+    pub fn user(self, user: impl Into<String>) -> Self {
+        self.with(|target| target.user(user.into()))
+    }
+
+    /// The password. Default: the URL's.
+    pub fn password(self, password: impl Into<String>) -> Self {
+        self.with(|target| target.password(password.into()))
+    }
+
+    /// The database, from 0. Default: the URL's, which is 0 where it says nothing.
+    pub fn database(self, database: u8) -> Self {
+        self.with(|target| target.database(database))
+    }
+
+    fn with(self, change: impl FnOnce(Target) -> Target) -> Self {
+        Self { target: self.target.map(change), ..self }
+    }
+
+    /// Refuses to connect where sessions and the password would leave this machine in clear: by TCP without TLS to
+    /// another host than `localhost`, `127.0.0.1` and the like, or `[::1]`. Default: it is for you to know the network.
+    pub fn refuse_plain_tcp(self) -> Self {
+        Self { plain: Plain::AtHome, ..self }
     }
 
     /// What the names of all keys begin with. Default: `sess:`. Two applications on one Redis database take two.
@@ -80,12 +117,17 @@ impl RedisStoreOptions {
     /// Connects. Call it inside a Tokio runtime, which then also runs the connection.
     ///
     /// # Errors
-    /// [`is_config`](Error::is_config): a setting, the URL or the password is wrong; the text says what to write.
+    /// [`is_config`](Error::is_config): a setting, the URL, the password or a certificate is wrong; the text says what
+    /// to write.
     /// [`is_unavailable`](Error::is_unavailable): Redis cannot be reached within the connect deadline; the text says
     /// which one.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let target = self.target?;
         check(&self.settings)?;
+        if self.plain == Plain::AtHome {
+            target.check_that_nobody_listens()?;
+        }
+        let target = target.secured(self.tls).await?;
         let by = Instant::now() + self.settings.connect_deadline;
         let clock = Arc::new(ServerClock::new());
         let server = Node::start(&target, &self.settings, clock.clone())?;
@@ -122,6 +164,7 @@ impl fmt::Debug for RedisStoreOptions {
             .field("redis", &self.target.as_ref().map(Target::place))
             .field("prefix", &self.prefix)
             .field("settings", &self.settings)
+            .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
 }

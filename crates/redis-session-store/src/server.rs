@@ -37,6 +37,10 @@ pub(crate) trait Server: Send + Sync + 'static {
 
     /// The server's time. Feeds the clock.
     fn time(&self, by: Instant) -> impl Future<Output = Result<Time, Failure>> + Send;
+
+    /// A reply was not one to its command, or its record was another key's. Looks in the background whether connections
+    /// are still in step, and remakes those that are not.
+    fn doubt(&self);
 }
 
 /// A reply of a script or a command.

@@ -27,7 +27,15 @@ impl<S: Server> Operations<S> {
             Err(Failure::Lost(_)) => self.load_again(&key, by).await,
             answer => answer,
         };
-        Stored::parse(hash.map_err(Failure::of_read)?, session)
+        self.checked(hash.map_err(Failure::of_read).and_then(|hash| Stored::parse(hash, session)))
+    }
+
+    /// A reply that cannot be right may be that to another command.
+    pub(crate) fn checked<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        if answer.as_ref().is_err_and(Error::is_corrupt) {
+            self.server.doubt();
+        }
+        answer
     }
 
     /// The connection may have been an old one that Redis or a proxy has closed: a new one takes some 20 milliseconds.
@@ -45,19 +53,19 @@ impl<S: Server> Operations<S> {
     pub(crate) async fn create(&self, session: &SessionKey, create: &Create) -> Result<Created, Error> {
         let key = self.key(session);
         let reply = self.run(&script::CREATE, &key, script::create_args(create)?).await?;
-        script::created(reply, &key)
+        self.checked(script::created(reply, &key))
     }
 
     pub(crate) async fn save(&self, session: &SessionKey, save: &Save) -> Result<Saved, Error> {
         let key = self.key(session);
         let reply = self.run(&script::SAVE, &key, script::save_args(save)?).await?;
-        script::saved(reply, &key, session)
+        self.checked(script::saved(reply, &key, session))
     }
 
     pub(crate) async fn end(&self, session: &SessionKey, end: &End) -> Result<Ended, Error> {
         let key = self.key(session);
         let reply = self.run(&script::END, &key, script::end_args(end, &self.ended_channel())).await?;
-        script::ended(reply, &key, session)
+        self.checked(script::ended(reply, &key, session))
     }
 
     pub(crate) async fn ping(&self) -> Result<Time, Error> {
@@ -68,7 +76,7 @@ impl<S: Server> Operations<S> {
         let sent = Instant::now();
         let by = sent + self.deadline;
         self.know_the_time(by).await?;
-        let reply = self.server.script(script, key, args, by).await.map_err(Failure::of_write)?;
+        let reply = self.checked(self.server.script(script, key, args, by).await.map_err(Failure::of_write))?;
         if let Some(now) = script::late(&reply) {
             // Perhaps it is our clock that is wrong: the caller's next try is by the right one.
             self.clock.learn(i64::try_from(now.as_millis()).unwrap_or(i64::MAX).saturating_mul(1000), sent);
@@ -140,6 +148,10 @@ mod tests {
             self.asked("TIME");
             Ok(Time::MAX)
         }
+
+        fn doubt(&self) {
+            self.asked("doubt");
+        }
     }
 
     fn operations(server: Scripted) -> Operations<Scripted> {
@@ -198,7 +210,8 @@ mod tests {
             let operations = operations(Scripted { scripts: vec![Err(failure)].into(), ..Scripted::default() });
             let error = operations.end(&session(), &end()).await.unwrap_err();
             assert_eq!(format!("{:?}", error.kind()), kind, "{what}");
-            assert_eq!(*operations.server.asked.lock().unwrap(), ["EVALSHA"], "{what}");
+            let doubted = if kind == "Corrupt" { &["EVALSHA", "doubt"][..] } else { &["EVALSHA"] };
+            assert_eq!(*operations.server.asked.lock().unwrap(), doubted, "{what}");
         }
     }
 

@@ -2,15 +2,17 @@
 //! for plain text, and so would send the password in clear.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use redis_session_core::{Error, Kind};
 
-/// What a URL says. `redis://[[user]:password@]host[:port][/database]`.
+use crate::tls;
+
+/// What a URL says: `redis://[[user]:password@]host[:port][/database]`, the same with `rediss://`, or
+/// `redis+unix://[[user]:password@]/path/to/socket[?db=1&user=…&pass=…]`.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Url {
-    /// A name or an address; of version 6 in brackets.
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub(crate) place: Place,
     /// `None`: the default user, or nobody if there is no password either.
     pub(crate) user: Option<String>,
     /// `None`: no password.
@@ -18,10 +20,38 @@ pub(crate) struct Url {
     pub(crate) database: u8,
 }
 
+/// Where a server listens.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Tcp {
+        /// A name or an address; of version 6 in brackets.
+        host: String,
+        port: u16,
+        tls: bool,
+    },
+    /// The path of a unix socket.
+    Socket(PathBuf),
+}
+
+/// As in a URL.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
+            Self::Socket(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 /// Without the password.
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "redis://{}:{}/{}", self.host, self.port, self.database)
+        let (place, database) = (&self.place, self.database);
+        match place {
+            Place::Tcp { tls: false, .. } => write!(f, "redis://{place}/{database}"),
+            Place::Tcp { tls: true, .. } => write!(f, "rediss://{place}/{database}"),
+            Place::Socket(_) => write!(f, "redis+unix://{place}?db={database}"),
+        }
     }
 }
 
@@ -31,7 +61,15 @@ impl Url {
         let (scheme, rest) = url.split_once("://").ok_or_else(|| {
             wrong("a Redis URL begins with \"redis://\": write redis://host:6379, or redis://user:password@host:6379/0")
         })?;
-        check_scheme(scheme)?;
+        match scheme {
+            "redis" | "valkey" => Self::of_host(rest, false),
+            "rediss" | "valkeys" if tls::IS_BUILT_IN => Self::of_host(rest, true),
+            "redis+unix" | "valkey+unix" | "unix" => Self::of_socket(rest),
+            other => Err(refused(other)),
+        }
+    }
+
+    fn of_host(rest: &str, tls: bool) -> Result<Self, Error> {
         if rest.contains(['?', '#']) {
             return Err(wrong(
                 "a Redis URL takes no \"?\" and no \"#\": write redis://user:password@host:6379/0, \
@@ -45,27 +83,68 @@ impl Url {
         let (authority, path) = place.split_once('/').unwrap_or((place, ""));
         let (user, password) = credentials.map_or(Ok((None, None)), read_credentials)?;
         let (host, port) = read_authority(authority)?;
-        Ok(Self { host, port, user, password, database: read_database(path)? })
+        Ok(Self { place: Place::Tcp { host, port, tls }, user, password, database: read_database(path)? })
+    }
+
+    /// A path may hold any sign but "?" and "#". Who has no room for credentials before it (an empty host after "@" is
+    /// no URL to some programs) writes them behind it, as with redis-rs.
+    fn of_socket(rest: &str) -> Result<Self, Error> {
+        if !cfg!(unix) {
+            return Err(wrong("there are no unix sockets on this system: write redis://host:6379"));
+        }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').ok_or_else(no_path)?;
+        let (credentials, host) = match authority.rsplit_once('@') {
+            Some((credentials, host)) => (Some(credentials), host),
+            None => (None, authority),
+        };
+        if !matches!(host, "" | "localhost") || path.is_empty() || path.contains('#') {
+            return Err(no_path());
+        }
+        let (user, password) = credentials.map_or(Ok((None, None)), read_credentials)?;
+        let path = format!("/{}", decode(path, "path")?);
+        let mut url = Self { place: Place::Socket(path.into()), user, password, database: 0 };
+        for (name, value) in
+            query.split('&').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, "")))
+        {
+            match name {
+                "db" => url.database = read_database(value)?,
+                "user" => url.user = Some(decode(value, "user or password")?),
+                "pass" => url.password = Some(decode(value, "user or password")?),
+                _ => {
+                    return Err(wrong(
+                        "the URL of a unix socket takes only these after its \"?\": write redis+unix:///path?db=1&user=name&pass=password",
+                    ));
+                }
+            }
+        }
+        Ok(url)
     }
 }
 
-fn check_scheme(scheme: &str) -> Result<(), Error> {
+fn no_path() -> Error {
+    wrong("the URL of a unix socket names its whole path: write redis+unix:///run/redis/redis.sock")
+}
+
+fn refused(scheme: &str) -> Error {
     match scheme {
-        "redis" | "valkey" => Ok(()),
-        "rediss" | "valkeys" => Err(wrong(
+        "rediss" | "valkeys" => wrong(
             "this build has no TLS, so a \"rediss://\" URL would send the password in clear: \
-             write redis://, or give a fred pool with TLS",
-        )),
-        cluster if cluster.contains("cluster") => Err(wrong(
-            "clusters are not supported by this version: write redis:// with the host of a single Redis server",
-        )),
-        sentinel if sentinel.contains("sentinel") => Err(wrong(
-            "Sentinel is not supported by this version: write redis:// with the host of a single Redis server",
-        )),
-        unix if unix.contains("unix") => {
-            Err(wrong("unix sockets are not supported by URL: write redis://host:6379, or give a fred pool"))
+             switch the feature \"tls\" of redis-session on, or give a fred pool with TLS",
+        ),
+        cluster if cluster.contains("cluster") => {
+            wrong("clusters are not supported by this version: write redis:// with the host of a single Redis server")
         }
-        _ => Err(wrong("the scheme of the Redis URL is not known: write redis://host:6379")),
+        sentinel if sentinel.contains("sentinel") => {
+            wrong("Sentinel is not supported by this version: write redis:// with the host of a single Redis server")
+        }
+        unix if unix.contains("unix") => {
+            wrong("the URL of a unix socket begins otherwise: write redis+unix:///run/redis/redis.sock")
+        }
+        tls if tls.contains("tls") || tls.contains("ssl") => {
+            wrong("the URL of a Redis with TLS begins with \"rediss://\": write rediss://host:6379")
+        }
+        _ => wrong("the scheme of the Redis URL is not known: write redis://host:6379"),
     }
 }
 
@@ -73,7 +152,7 @@ type Credentials = (Option<String>, Option<String>);
 
 fn read_credentials(text: &str) -> Result<Credentials, Error> {
     let (user, password) = match text.split_once(':') {
-        Some((user, password)) => (decode(user)?, decode(password)?),
+        Some((user, password)) => (decode(user, "user or password")?, decode(password, "user or password")?),
         None => {
             return Err(wrong(
                 "the Redis URL has a user without a password: write redis://:password@host if it is one",
@@ -121,10 +200,12 @@ fn read_database(path: &str) -> Result<u8, Error> {
     .ok_or_else(|| wrong("the database of the Redis URL is not a number from 0 to 255: write redis://host:6379/0"))
 }
 
-/// Percent-decoding; `+` stays.
-fn decode(text: &str) -> Result<String, Error> {
+/// Percent-decoding of a part; `+` stays.
+fn decode(text: &str, part: &str) -> Result<String, Error> {
     let malformed = || {
-        wrong("a \"%\" in the user or password of the Redis URL is not followed by two hex digits: write %25 for it")
+        let text =
+            format!("a \"%\" in the {part} of the Redis URL is not followed by two hex digits: write %25 for it");
+        Error::new(Kind::Config, text)
     };
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -139,7 +220,7 @@ fn decode(text: &str) -> Result<String, Error> {
         bytes.push(digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(malformed)?);
         rest = after;
     }
-    String::from_utf8(bytes).map_err(|_| wrong("the user or password of the Redis URL is not UTF-8"))
+    String::from_utf8(bytes).map_err(|_| Error::new(Kind::Config, format!("the {part} of the Redis URL is not UTF-8")))
 }
 
 fn wrong(message: &'static str) -> Error {
@@ -151,7 +232,12 @@ mod tests {
     use super::*;
 
     fn url(host: &str, port: u16, user: Option<&str>, password: Option<&str>, database: u8) -> Url {
-        Url { host: host.to_owned(), port, user: user.map(Into::into), password: password.map(Into::into), database }
+        let place = Place::Tcp { host: host.to_owned(), port, tls: false };
+        Url { place, user: user.map(Into::into), password: password.map(Into::into), database }
+    }
+
+    fn socket(path: &str, user: Option<&str>, password: Option<&str>, database: u8) -> Url {
+        Url { place: Place::Socket(path.into()), ..url("", 0, user, password, database) }
     }
 
     #[test]
@@ -166,6 +252,13 @@ mod tests {
             ("redis://me:a:b@h", url("h", 6379, Some("me"), Some("a:b"), 0)),
             ("redis://[::1]", url("[::1]", 6379, None, None, 0)),
             ("redis://me:pw@[fe80::1]:7000/3", url("[fe80::1]", 7000, Some("me"), Some("pw"), 3)),
+            ("redis+unix:///run/redis.sock", socket("/run/redis.sock", None, None, 0)),
+            ("unix:///s", socket("/s", None, None, 0)),
+            ("valkey+unix://localhost/s", socket("/s", None, None, 0)),
+            ("redis+unix:///a%20b/c@d:e.sock?", socket("/a b/c@d:e.sock", None, None, 0)),
+            ("redis+unix://me:p%40ss@/s?db=3", socket("/s", Some("me"), Some("p@ss"), 3)),
+            ("redis+unix://:pw@localhost/s", socket("/s", None, Some("pw"), 0)),
+            ("redis+unix:///s?db=2&pass=p%26w&user=me", socket("/s", Some("me"), Some("p&w"), 2)),
         ];
         for (text, wanted) in table {
             assert!(Url::parse(text).unwrap() == wanted, "{text} is read as {:?}", Url::parse(text));
@@ -175,15 +268,21 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_with_what_to_write_and_without_the_password() {
         let table = [
-            ("rediss://:hunter2@h", "no TLS"),
-            ("valkeys://:hunter2@h", "no TLS"),
             ("redis-cluster://:hunter2@h", "clusters are not supported"),
             ("redis+cluster://:hunter2@h", "clusters are not supported"),
             ("redis-sentinel://:hunter2@h", "Sentinel is not supported"),
-            ("redis+unix://:hunter2@/tmp/s", "unix sockets"),
-            ("unix:///hunter2", "unix sockets"),
+            ("redis+unix://:hunter2@/", "whole path"),
+            ("redis+unix://hunter2", "whole path"),
+            ("redis+unix://hunter2/s", "whole path"),
+            ("redis+unix:///s#hunter2", "whole path"),
+            ("redis+unix://hunter2@/s", "a user without a password"),
+            ("redis+unix:///s?db=hunter2", "database"),
+            ("redis+unix:///s?password=hunter2", "after its"),
+            ("redis+unix:///s%hunter2", "two hex digits"),
+            ("rediss+unix://:hunter2@/tmp/s", "begins otherwise"),
             ("http://:hunter2@h", "scheme"),
-            ("redis+tls://:hunter2@h", "scheme"),
+            ("redis+tls://:hunter2@h", "rediss://"),
+            ("redis+ssl://:hunter2@h", "rediss://"),
             ("REDIS://:hunter2@h", "scheme"),
             ("h:6379", "begins with \"redis://\""),
             ("hunter2", "begins with \"redis://\""),
@@ -219,6 +318,10 @@ mod tests {
 
     #[test]
     fn a_url_s_debug_form_has_no_password() {
-        assert_eq!(format!("{:?}", Url::parse("redis://me:hunter2@h/1").unwrap()), "redis://h:6379/1");
+        let table =
+            [("redis://me:hunter2@h/1", "redis://h:6379/1"), ("redis+unix:///s?pass=hunter2", "redis+unix:///s?db=0")];
+        for (text, wanted) in table {
+            assert_eq!(format!("{:?}", Url::parse(text).unwrap()), wanted);
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! - [`RedisServer`]: a redis-server of the test's own, which can be paused, killed and restarted.
 //! - [`Proxy`]: stands before a Redis, counts commands, and loses, delays or answers single ones.
 //! - [`Browser`]: cookies as a browser keeps them, before a router in the same process or ([`HttpBrowser`]) a server.
+//! - `Authority` (feature `tls`): certificates for a redis-server with TLS.
 //! - `Chromium` (feature `chromium`): a real browser.
 //!
 //! What a test cannot go on without panics, with a line that says what is missing.
@@ -28,6 +29,8 @@ mod process;
 mod proxy;
 mod redis;
 mod resp;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use browser::{Browser, HttpBrowser, Page, Wire};
 #[cfg(feature = "chromium")]
@@ -35,5 +38,7 @@ pub use chromium::{Chromium, Window};
 pub use contract::store_contract;
 pub use jar::{Cookie, CookieJar, Received};
 pub use proxy::{Action, Command, Proxy};
-pub use redis::RedisServer;
+pub use redis::{RedisOptions, RedisServer};
 pub use resp::Reply;
+#[cfg(feature = "tls")]
+pub use tls::{Authority, Identity};

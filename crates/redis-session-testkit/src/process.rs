@@ -97,6 +97,7 @@ fn end(child: &mut Child) {
 }
 
 /// An empty directory that is removed on drop.
+#[derive(Debug)]
 pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {

@@ -1,4 +1,5 @@
-//! A proxy before Redis that sees single commands: counts them, and loses, delays, refuses or answers the ones that a test names.
+//! A proxy before Redis that sees single commands: counts them, and loses, delays, refuses, mixes up or answers the ones that
+//! a test names.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +20,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::{mpsc, oneshot, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::resp::{self, Malformed};
@@ -79,6 +80,18 @@ pub enum Action {
     Cut,
     /// Redis never sees it, and this comes back instead: `-LOADING Redis is loading\r\n`, or anything else.
     Answer(Vec<u8>),
+    /// Redis runs it, and this comes back as its reply; its own comes for the next command, and so on: from here on,
+    /// each command on this connection gets the reply of the one before.
+    AnswerAndShift(Vec<u8>),
+    /// It is sent on, and its reply comes back no sooner than after so long. Others are not held up by it, but for the order
+    /// of replies: give it to all commands of a slow line.
+    Delay(Duration),
+    /// Redis runs it, and its reply is lost, but the connection stays: from here on, each command on this connection
+    /// gets the reply of the next one.
+    LoseReply,
+    /// Redis runs it, and its reply is exchanged for that of the next such command on another connection, for which it
+    /// waits.
+    Swap,
 }
 
 /// A command on its way to Redis.
@@ -139,6 +152,7 @@ impl Proxy {
             to_client: AtomicU64::new(0),
             held: watch::Sender::new(0),
             release: watch::Sender::new(()),
+            swap: Mutex::default(),
         });
         let (end, ended) = oneshot::channel();
         let thread = thread::spawn({
@@ -285,6 +299,8 @@ struct Shared {
     to_client: AtomicU64,
     held: watch::Sender<usize>,
     release: watch::Sender<()>,
+    /// A reply that waits for another one to be exchanged for. `None`: none does.
+    swap: Mutex<Option<(Bytes, oneshot::Sender<Bytes>)>>,
 }
 
 impl Shared {
@@ -300,6 +316,22 @@ impl Shared {
     fn act_on(&self, command: &Command) -> Action {
         *self.counts().entry(command.name.clone()).or_default() += 1;
         (self.decide())(command)
+    }
+
+    /// Waits for another reply, and takes it for this one. Keeps it if the other one's connection goes first.
+    async fn swap(&self, reply: Bytes) -> Bytes {
+        let waiting = {
+            let mut place = self.swap.lock().unwrap_or_else(PoisonError::into_inner);
+            match place.take().filter(|(_, other)| !other.is_closed()) {
+                Some((theirs, other)) => return other.send(reply).map_or_else(|ours| ours, |()| theirs),
+                None => {
+                    let (give, get) = oneshot::channel();
+                    *place = Some((reply.clone(), give));
+                    get
+                }
+            }
+        };
+        waiting.await.unwrap_or(reply)
     }
 
     fn hold(self: &Arc<Self>) -> Held {
@@ -369,6 +401,14 @@ enum Owed {
     Loss,
     /// These bytes.
     Answer(Vec<u8>),
+    /// The next reply of Redis, not before this moment.
+    Delayed(Instant),
+    /// The next reply of Redis, in the place of that to the next command.
+    Later,
+    /// Nothing, whatever the next reply of Redis is.
+    Nothing,
+    /// The reply that another connection is owed, which gets this one's.
+    Swapped,
     /// The connection is cut.
     Cut,
 }
@@ -415,6 +455,23 @@ async fn carry_requests(
                     shared.send(&mut server, &bytes).await;
                 }
                 Action::Answer(answer) => owe(Owed::Answer(answer)),
+                Action::AnswerAndShift(answer) => {
+                    owe(Owed::Answer(answer));
+                    owe(Owed::Later);
+                    shared.send(&mut server, &bytes).await;
+                }
+                Action::Delay(time) => {
+                    owe(Owed::Delayed(Instant::now() + time));
+                    shared.send(&mut server, &bytes).await;
+                }
+                Action::LoseReply => {
+                    owe(Owed::Nothing);
+                    shared.send(&mut server, &bytes).await;
+                }
+                Action::Swap => {
+                    owe(Owed::Swapped);
+                    shared.send(&mut server, &bytes).await;
+                }
                 Action::DropReply => {
                     owe(Owed::Loss);
                     shared.send(&mut server, &bytes).await;
@@ -449,7 +506,7 @@ async fn carry_requests(
 
 /// Pays what is owed, until nothing more can come or Redis has gone.
 async fn carry_replies(server: OwnedReadHalf, mut client: Client<'_>, mut owed: mpsc::UnboundedReceiver<Owed>) {
-    let mut replies = Replies { stream: server, received: BytesMut::new() };
+    let mut replies = Replies { stream: server, received: BytesMut::new(), kept: None };
     loop {
         let next = tokio::select! {
             biased;
@@ -464,6 +521,28 @@ async fn carry_replies(server: OwnedReadHalf, mut client: Client<'_>, mut owed: 
             None => return,
             Some(Owed::Cut) => client.stream = None,
             Some(Owed::Answer(answer)) => client.send(&answer).await,
+            Some(Owed::Delayed(due)) => match replies.answer(&mut client).await {
+                Ok(answer) => {
+                    sleep_until(due).await;
+                    client.send(&answer).await;
+                }
+                Err(Gone) => return,
+            },
+            Some(Owed::Later) => match replies.answer(&mut client).await {
+                Ok(answer) => replies.kept = Some(answer),
+                Err(Gone) => return,
+            },
+            Some(Owed::Nothing) => match replies.answer(&mut client).await {
+                Ok(_) => {}
+                Err(Gone) => return,
+            },
+            Some(Owed::Swapped) => match replies.answer(&mut client).await {
+                Ok(answer) => {
+                    let other = client.shared.swap(answer).await;
+                    client.send(&other).await;
+                }
+                Err(Gone) => return,
+            },
             Some(Owed::Loss) => match replies.answer(&mut client).await {
                 Ok(_) => client.stream = None,
                 Err(Gone) => return,
@@ -522,6 +601,9 @@ impl From<Malformed> for Gone {
 struct Replies {
     stream: OwnedReadHalf,
     received: BytesMut,
+    /// A reply that comes in the place of the next one, which comes in the place of the one after it. `None`: each comes
+    /// in its own.
+    kept: Option<Bytes>,
 }
 
 impl Replies {
@@ -542,7 +624,10 @@ impl Replies {
         loop {
             let reply = self.next().await?;
             if !resp::is_push(&reply) {
-                return Ok(reply);
+                return Ok(match &mut self.kept {
+                    Some(kept) => std::mem::replace(kept, reply),
+                    None => reply,
+                });
             }
             client.send(&reply).await;
         }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     hash::{BuildHasher as _, RandomState},
     io::{self, Read as _, Write as _},
@@ -20,6 +21,8 @@ use crate::{
 /// How long a start or an answer may take before the test ends.
 const PATIENCE: Duration = Duration::from_secs(20);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+/// The name of the unix socket, in the server's directory.
+const SOCKET: &str = "redis.sock";
 
 /// A redis-server process on a loopback port, empty, keeping nothing on disk; dropping it ends it.
 ///
@@ -38,9 +41,95 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// ```
 pub struct RedisServer {
     port: u16,
+    /// `None`: it speaks no TLS.
+    tls_port: Option<u16>,
     settings: Vec<(String, String)>,
     state: Mutex<State>,
     dir: TempDir,
+}
+
+/// A [`RedisServer`] that is still to be started, from [`RedisServer::options`].
+///
+/// ```
+/// use redis_session_testkit::RedisServer;
+///
+/// let redis = RedisServer::options().unix_socket().user("shop", "secret", "~sess:* +get").start();
+/// assert_eq!(redis.run(&["ACL", "USERS"]).texts(), ["default", "shop"]);
+/// assert!(redis.unix_url().starts_with("redis+unix:///"));
+/// assert!(redis.url_of("shop", "secret").starts_with("redis://shop:secret@127.0.0.1:"));
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is started before `start`"]
+pub struct RedisOptions {
+    settings: Vec<(String, String)>,
+    dir: TempDir,
+    tls: bool,
+}
+
+impl RedisOptions {
+    fn new() -> Self {
+        Self { settings: Vec::new(), dir: TempDir::new(), tls: false }
+    }
+
+    /// A setting as in `redis.conf`.
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Listens on a unix socket too: [`RedisServer::unix_url`].
+    pub fn unix_socket(self) -> Self {
+        let socket = self.dir.path().join(SOCKET);
+        self.setting("unixsocket", &socket.to_string_lossy())
+    }
+
+    /// Adds a user with a password, and with rights as in an ACL rule: `~sess:* +get`. The default user keeps all rights,
+    /// since the test itself comes as that one.
+    pub fn user(self, name: &str, password: &str, rights: &str) -> Self {
+        self.setting("user", &format!("{name} on >{password} {rights}"))
+    }
+
+    /// Speaks TLS too, on a port of its own ([`RedisServer::tls_url`]), and shows this certificate. A client need not
+    /// show one; if it does, it must be one of these authority's.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, server: &crate::Identity, clients: &crate::Authority) -> Self {
+        self.tls = true;
+        let files = [
+            ("tls-cert-file", "server.crt", server.certificate.clone()),
+            ("tls-key-file", "server.key", server.key.clone()),
+            ("tls-ca-cert-file", "clients.crt", clients.pem()),
+        ];
+        let mut options = self.setting("tls-auth-clients", "optional");
+        for (setting, name, text) in files {
+            let path = options.dir.path().join(name);
+            fs::write(&path, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+            options = options.setting(setting, &path.to_string_lossy());
+        }
+        options
+    }
+
+    /// Lets nobody in by TLS who shows no certificate (`tls-auth-clients yes`).
+    #[cfg(feature = "tls")]
+    pub fn only_clients_with_certificates(self) -> Self {
+        self.setting("tls-auth-clients", "yes")
+    }
+
+    /// Starts the server. The program is `redis-server`, or what the environment variable `REDIS_SERVER` names.
+    #[must_use]
+    pub fn start(self) -> RedisServer {
+        let Self { settings, dir, tls } = self;
+        for _ in 0..50 {
+            let port = free_port();
+            let tls_port = tls.then(free_port);
+            let mut all = settings.clone();
+            all.extend(tls_port.map(|port| ("tls-port".to_owned(), port.to_string())));
+            // Another test may have taken the port between the look and the start: then the next one.
+            if let Started::Answers(state) = launch(port, &all, &dir) {
+                return RedisServer { port, tls_port, settings: all, state: Mutex::new(state), dir };
+            }
+        }
+        panic!("no free port for redis-server in 50 attempts; its last words:\n{}", last_words(&dir))
+    }
 }
 
 struct State {
@@ -68,16 +157,12 @@ impl RedisServer {
     /// ```
     #[must_use]
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
-        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let dir = TempDir::new();
-        for _ in 0..50 {
-            let port = free_port();
-            // Another test may have taken the port between the look and the start: then the next one.
-            if let Started::Answers(state) = launch(port, &settings, &dir) {
-                return Self { port, settings, state: Mutex::new(state), dir };
-            }
-        }
-        panic!("no free port for redis-server in 50 attempts; its last words:\n{}", last_words(&dir))
+        settings.iter().fold(Self::options(), |options, (name, value)| options.setting(name, value)).start()
+    }
+
+    /// Settings, users, TLS and a unix socket, and then [`start`](RedisOptions::start).
+    pub fn options() -> RedisOptions {
+        RedisOptions::new()
     }
 
     /// The port on 127.0.0.1.
@@ -96,6 +181,30 @@ impl RedisServer {
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The same for a user: `redis://USER:PASSWORD@127.0.0.1:PORT`. What a URL does not hold must be percent-encoded.
+    #[must_use]
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
+    }
+
+    /// The address by TLS: `rediss://127.0.0.1:PORT`; panics if it was not started with it.
+    #[must_use]
+    pub fn tls_url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.tls_port())
+    }
+
+    /// The port on which it speaks TLS; panics if it was not started with it.
+    #[must_use]
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port.unwrap_or_else(|| panic!("redis-server on port {} was not started with TLS", self.port))
+    }
+
+    /// The address by its unix socket: `redis+unix:///PATH`; nobody is there if it was not started with one.
+    #[must_use]
+    pub fn unix_url(&self) -> String {
+        format!("redis+unix://{}", self.dir.path().join(SOCKET).display())
     }
 
     /// Runs a command that must work: panics if Redis answers with an error.
@@ -267,11 +376,15 @@ fn launch(port: u16, settings: &[(String, String)], dir: &TempDir) -> Started {
     // One file for both: a wrong setting is told on stderr, everything else on stdout.
     let log = fs::File::create(dir.path().join("redis.log")).and_then(|log| Ok((log.try_clone()?, log)));
     let (log, errors) = log.unwrap_or_else(|error| panic!("cannot write in {}: {error}", dir.path().display()));
-    let mut command = Command::new("redis-server");
+    let mut command = Command::new(program());
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
     command.arg("--port").arg(port.to_string()).arg("--dir").arg(dir.path());
     for (name, value) in settings {
-        command.arg(format!("--{name}")).arg(value);
+        command.arg(format!("--{name}"));
+        match name.as_str() {
+            "user" => command.args(value.split(' ')),
+            _ => command.arg(value),
+        };
     }
     command.stdin(Stdio::null()).stdout(log).stderr(errors);
     let mut process = Process::start(&mut command, "redis-server", dir);
@@ -291,6 +404,11 @@ fn launch(port: u16, settings: &[(String, String)], dir: &TempDir) -> Started {
         thread::sleep(BETWEEN_LOOKS);
     }
     panic!("redis-server does not answer on port {port}; its last words:\n{}", last_words(dir))
+}
+
+/// `REDIS_SERVER`, so that the same tests run on another version, or on Valkey.
+fn program() -> OsString {
+    std::env::var_os("REDIS_SERVER").filter(|name| !name.is_empty()).unwrap_or_else(|| "redis-server".into())
 }
 
 /// Whether the server on this port is the process that was started, and not that of another test.

@@ -264,6 +264,46 @@ fn a_proxy_that_leads_elsewhere_cuts_its_clients_and_serves_new_ones_from_there(
 }
 
 #[test]
+fn a_slow_line_delays_replies_and_not_one_after_the_other() {
+    let (_redis, proxy) = redis_behind_proxy();
+    let slow = Duration::from_millis(200);
+    proxy.fault(move |_| Action::Delay(slow));
+    let mut client = Client::of(&proxy);
+    let start = std::time::Instant::now();
+    client.send("PING\r\n".repeat(20));
+    client.expect(&"+PONG\r\n".repeat(20));
+    assert!((slow..10 * slow).contains(&start.elapsed()), "{:?}", start.elapsed());
+}
+
+#[test]
+fn replies_are_swapped_between_two_connections() {
+    let (redis, proxy) = redis_behind_proxy();
+    redis.run(&["MSET", "a", "1", "b", "2"]);
+    proxy.fault(|command| if command.name() == "GET" { Action::Swap } else { Action::Pass });
+    let (mut one, mut two) = (Client::of(&proxy), Client::of(&proxy));
+    one.send("GET a\r\nPING\r\n");
+    two.send("GET b\r\nPING\r\n");
+    one.expect("$1\r\n2\r\n+PONG\r\n");
+    two.expect("$1\r\n1\r\n+PONG\r\n");
+}
+
+#[test]
+fn replies_shift_by_one_too_many_or_one_too_few() {
+    let (redis, proxy) = redis_behind_proxy();
+    redis.run(&["MSET", "a", "1", "b", "2"]);
+    proxy.fault_next("GET", Action::AnswerAndShift(b"+OK\r\n".to_vec()));
+    let mut client = Client::of(&proxy);
+    client.send("GET a\r\nGET b\r\nPING\r\n");
+    client.expect("+OK\r\n$1\r\n1\r\n$1\r\n2\r\n");
+    client.send("GET a\r\n");
+    client.expect("+PONG\r\n");
+    proxy.fault_next("GET", Action::LoseReply);
+    let mut client = Client::of(&proxy);
+    client.send("GET a\r\nGET b\r\nPING\r\n");
+    client.expect("$1\r\n2\r\n+PONG\r\n");
+}
+
+#[test]
 fn a_dropped_proxy_cuts_its_clients() {
     let (_redis, proxy) = redis_behind_proxy();
     let mut client = Client::of(&proxy);

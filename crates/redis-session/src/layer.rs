@@ -187,7 +187,8 @@ pub enum IfNotSaved {
 }
 
 impl RedisSessionLayer {
-    /// Keeps sessions in the Redis at `redis://[[user]:password@]host[:port][/database]`.
+    /// Keeps sessions in the Redis at `redis://[[user]:password@]host[:port][/database]`; by TLS at `rediss://…` (feature
+    /// `tls`), or at the unix socket `redis+unix:///path`.
     ///
     /// # Errors
     /// `is_config`: the URL or the password is wrong; the text says what to write. `is_unavailable`: Redis cannot be

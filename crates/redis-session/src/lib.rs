@@ -88,6 +88,8 @@ mod tries;
 pub use redis_session_core::{
     Clock, Expiry, KeyRing, Kind, Level, MemoryStore, Reason, SessionHandle, State, Store, Why,
 };
+#[cfg(feature = "tls")]
+pub use redis_session_store::Tls;
 pub use redis_session_store::{RedisStore, RedisStoreOptions, fred};
 
 pub use crate::clear::ClearSiteData;

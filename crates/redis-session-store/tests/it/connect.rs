@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use redis_session_core::{Error, Store};
 use redis_session_store::RedisStore;
 use redis_session_store::fred;
-use redis_session_testkit::RedisServer;
+use redis_session_testkit::{RedisServer, store_contract};
 
-use crate::{Visitor, until};
+use crate::{Visitor, patient, until};
 
 async fn fails(url: &str) -> Error {
     let start = Instant::now();
@@ -29,7 +29,7 @@ async fn what_is_wrong_is_said_at_once_and_names_the_server() {
         (format!("redis://:open%20sesame@{at}/99"), true, "has no database"),
         (format!("redis://:hunter2@127.0.0.1:{}", 1), false, "cannot be reached"),
         ("redis://nobody.invalid".to_owned(), false, "cannot be reached"),
-        ("rediss://:hunter2@h".to_owned(), true, "no TLS"),
+        ("redis+unix:///nowhere/redis.sock".to_owned(), false, "at /nowhere/redis.sock cannot be reached"),
     ];
     for (url, config, problem) in table {
         let error = fails(&url).await;
@@ -39,6 +39,75 @@ async fn what_is_wrong_is_said_at_once_and_names_the_server() {
     assert!(fails(&format!("redis://127.0.0.1:{port}")).await.to_string().contains(&at));
     let store = RedisStore::connect(&format!("redis://:open%20sesame@{at}")).await.unwrap();
     store.ping().await.unwrap();
+}
+
+#[cfg(not(feature = "tls"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn r78_a_url_of_tls_is_refused_by_a_build_without_it() {
+    for url in ["rediss://:hunter2@h", "valkeys://:hunter2@h"] {
+        let error = fails(url).await;
+        assert!(error.is_config() && error.to_string().contains("this build has no TLS"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r78_plain_tcp_to_another_machine_is_refused_where_asked() {
+    let guarded = |url: &str| RedisStore::options(url).refuse_plain_tcp().start_without_redis().connect();
+    let routable =
+        ["10.0.0.5", "redis.internal", "[2001:db8::1]", "localhost.example.org", "0.0.0.0", "127.0.0.1.example.org"];
+    for host in routable {
+        let error = guarded(&format!("redis://:hunter2@{host}:1")).await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("in clear"), "{host}: {error}");
+        assert!(error.to_string().contains(host) && !format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+    for host in ["127.0.0.1", "127.9.9.9", "localhost", "LOCALHOST", "[::1]"] {
+        guarded(&format!("redis://:hunter2@{host}:1")).await.unwrap();
+    }
+    guarded("redis+unix:///nowhere/redis.sock").await.unwrap();
+    let config = fred::types::config::Config::from_url("redis://10.0.0.5").unwrap();
+    let pool = fred::types::Builder::from_config(config).build_pool(1).unwrap();
+    assert!(RedisStore::pool_options(&pool).refuse_plain_tcp().connect().await.unwrap_err().is_config());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_keeps_its_contract_on_a_unix_socket() {
+    let redis = RedisServer::options().unix_socket().start();
+    store_contract(patient(&redis.unix_url()).await, tokio::time::sleep).await;
+    let store = patient(&redis.unix_url()).await;
+    let clients = redis.run(&["CLIENT", "LIST"]).text();
+    // Its own connection is the one that is not the test's.
+    assert!(clients.lines().any(|line| line.contains("redis.sock")), "{clients}");
+    assert!(store.ping().await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_takes_a_user_a_password_and_a_database() {
+    let all = "~* &* +@all";
+    let redis = RedisServer::options().unix_socket().user("shop", "p@ss", all).start();
+    let rest = redis.unix_url().replacen("redis+unix://", "", 1);
+    let visitor = Visitor::new();
+    let by_query = patient(&format!("redis+unix://{rest}?db=3&user=shop&pass=p%40ss")).await;
+    visitor.born(&by_query, &[]).await;
+    let by_place = patient(&format!("unix://shop:p%40ss@{rest}?db=3")).await;
+    let options = || RedisStore::options(&redis.unix_url()).deadline(Duration::from_secs(10));
+    let by_builder = options().user("shop").password("p@ss").database(3).connect().await.unwrap();
+    for store in [by_place, by_builder] {
+        assert!(store.load(&visitor.key).await.unwrap().is_some());
+    }
+    let users = redis.run(&["CLIENT", "LIST"]).text();
+    assert!(users.contains("user=shop"), "{users}");
+    let error = options().user("shop").password("hunter2").connect().await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("refused the user or the password"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_comes_back_with_its_server() {
+    let redis = RedisServer::options().unix_socket().start();
+    let store = RedisStore::connect(&redis.unix_url()).await.unwrap();
+    redis.kill();
+    until("the loss", async || store.ping().await.is_err()).await;
+    redis.restart();
+    until("the recovery", async || store.ping().await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod breaker;
 mod connect;
 mod deploy;
 mod faults;
 mod memory;
+mod mixups;
 mod races;
 mod records;
 mod security;

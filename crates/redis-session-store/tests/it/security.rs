@@ -1,5 +1,7 @@
 //! Rows of the security requirements that show in Redis itself: what is kept there, and what is read from there.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -15,7 +17,7 @@ use redis_session_core::{
     Stored, Time, Whose, WishChange,
 };
 use redis_session_store::RedisStore;
-use redis_session_testkit::RedisServer;
+use redis_session_testkit::{Action, Proxy, RedisServer, store_contract};
 
 use crate::{LONG, Visitor, destroy, patient, set, until};
 
@@ -132,6 +134,70 @@ async fn r56_no_timeout_makes_redis_fail_or_a_key_outlive_its_deadline() {
         let end = End { reason: Reason::Expired, whose: Whose::Expired(life), ..destroy() };
         let ended = store.end(&visitor.key, &end).await;
         assert!(matches!(ended, Ok(Ended::Gone | Ended::Alive | Ended::Ended)), "{wish:?} {life:?}: {ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r80_the_scripts_that_are_sent_are_six_constant_texts_whatever_they_work_on() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(redis.address());
+    let (hashes, texts) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(Mutex::new(BTreeSet::new())));
+    let (sent, loaded) = (hashes.clone(), texts.clone());
+    proxy.fault(move |command| {
+        let of = match command.name() {
+            "EVALSHA" => &sent,
+            "EVAL" => &loaded,
+            _ => return Action::Pass,
+        };
+        of.lock().unwrap().insert(command.arg(0));
+        // One key, and everything else after it.
+        assert_eq!(command.arg(1), "1");
+        Action::Pass
+    });
+    store_contract(patient(&proxy.url()).await, tokio::time::sleep).await;
+    let (hashes, texts) = (hashes.lock().unwrap(), texts.lock().unwrap());
+    assert_eq!(hashes.len(), 6, "{hashes:?}");
+    let known: BTreeSet<String> = texts.iter().map(|text| redis.run(&["SCRIPT", "LOAD", text]).text()).collect();
+    assert_eq!(known, *hashes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r82_a_session_that_redis_evicts_is_gone_and_never_an_error_or_a_half() {
+    for policy in ["allkeys-lru", "volatile-lru", "volatile-ttl"] {
+        let redis = RedisServer::start();
+        let used = redis.run(&["INFO", "memory"]).text();
+        let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        // Room for about a thousand of them.
+        redis.run(&["CONFIG", "SET", "maxmemory", &(used.parse::<u64>().unwrap() + (2 << 20)).to_string()]);
+        redis.run(&["CONFIG", "SET", "maxmemory-policy", policy]);
+        let store = patient(&redis.url()).await;
+        let large = "x".repeat(1024);
+        let mut visitors = Vec::new();
+        for _ in 0..3000 {
+            let visitor = Visitor::new();
+            let first = visitor.born(&store, &[("a", &large), ("b", &large)]).await;
+            visitors.push((visitor, first));
+        }
+        let (mut alive, mut gone) = (0, 0);
+        for (visitor, first) in &visitors {
+            let save = visitor.merge(*first, set("c", "1"));
+            match store.load(&visitor.key).await.unwrap() {
+                Some(Stored::Record(record)) => {
+                    assert_eq!(record.fields.get(b"a"), record.fields.get(b"b"));
+                    assert_eq!(record.fields.get(b"a").unwrap(), large.as_bytes());
+                    alive += 1;
+                    // It may be evicted between the two.
+                    let saved = store.save(&visitor.key, &save).await.unwrap();
+                    assert!(matches!(saved, Saved::Saved { .. } | Saved::Gone), "{saved:?}");
+                }
+                None => {
+                    gone += 1;
+                    assert_eq!(store.save(&visitor.key, &save).await.unwrap(), Saved::Gone);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(alive > 100 && gone > 1000, "{policy}: {alive} alive, {gone} gone");
     }
 }
 

@@ -1,0 +1,139 @@
+//! TLS to a real Redis: the contract by it, and every certificate that must not be accepted.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use redis_session_core::Error;
+use redis_session_store::{RedisStore, RedisStoreOptions, Tls, fred};
+use redis_session_testkit::{Authority, Identity, RedisServer, store_contract};
+
+const HERE: &str = "127.0.0.1";
+
+/// A Redis with this certificate.
+fn redis(server: &Identity, clients: &Authority) -> RedisServer {
+    RedisServer::options().tls(server, clients).start()
+}
+
+/// So that a busy machine does not decide.
+fn patient(url: &str, tls: Tls) -> RedisStoreOptions {
+    RedisStore::options(url).tls(tls).deadline(Duration::from_secs(10)).connect_deadline(Duration::from_secs(10))
+}
+
+/// Tries to connect, and says why it cannot be.
+async fn refused(url: &str, tls: Tls) -> Error {
+    let start = Instant::now();
+    let error = patient(url, tls).connect().await.unwrap_err();
+    assert!(start.elapsed() < Duration::from_secs(5), "{error:?}");
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r78_the_store_keeps_its_contract_by_tls_under_a_private_authority() {
+    let authority = Authority::new();
+    let redis = redis(&authority.server(HERE), &authority);
+    let store = patient(&redis.tls_url(), Tls::default().ca(authority.pem())).connect().await.unwrap();
+    store_contract(store, tokio::time::sleep).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r78_the_store_keeps_its_contract_by_tls_with_certificates_on_both_sides() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let redis = RedisServer::options().tls(&authority.server(HERE), &clients).only_clients_with_certificates().start();
+    let trusted = || Tls::default().ca(authority.pem());
+    let (ours, theirs) = (clients.client("shop"), Authority::new().client("shop"));
+
+    let store =
+        patient(&redis.tls_url(), trusted().identity(ours.certificate.clone(), ours.key.clone())).connect().await;
+    store_contract(store.unwrap(), tokio::time::sleep).await;
+
+    let error = refused(&redis.tls_url(), trusted()).await;
+    assert!(error.is_config() && error.to_string().contains("asks for a certificate of ours"), "{error:?}");
+    let error = refused(&redis.tls_url(), trusted().identity(theirs.certificate, theirs.key.clone())).await;
+    assert!(error.is_config() && error.to_string().contains("does not accept our side of TLS"), "{error:?}");
+    let error = refused(&redis.tls_url(), trusted().identity(ours.certificate, theirs.key)).await;
+    assert!(error.is_config() && error.to_string().contains("do not fit together"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r78_a_certificate_that_does_not_prove_who_redis_is_is_refused_and_the_error_says_why() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let trusted = Tls::default().ca(authority.pem());
+    let table = [
+        ("another name", authority.server("redis.internal"), trusted.clone(), "for another name"),
+        ("expired", authority.expired_server(HERE), trusted.clone(), "has expired"),
+        ("another authority", other.server(HERE), trusted.clone(), "an authority that is not trusted"),
+        ("self-signed", Identity::self_signed_server(HERE), trusted.clone(), "an authority that is not trusted"),
+        ("a client's", authority.client(HERE), trusted, "not valid"),
+        ("the system's authorities", authority.server(HERE), Tls::default(), "an authority that is not trusted"),
+    ];
+    for (what, server, tls, wanted) in table {
+        let redis = redis(&server, &authority);
+        let error = refused(&redis.tls_url(), tls.clone()).await;
+        let place = format!("Redis at {HERE}:{} shows a certificate", redis.tls_port());
+        assert!(error.is_config() && error.to_string().starts_with(&place), "{what}: {error:?}");
+        assert!(error.to_string().contains(wanted), "{what}: {error}");
+        // Nor is it spoken to by who starts without it.
+        let later = patient(&redis.tls_url(), tls).deadline(Duration::from_millis(200)).start_without_redis();
+        assert!(later.connect().await.unwrap().ping().await.is_err(), "{what}");
+        assert_eq!(redis.command_count("CLIENT|ID") + redis.command_count("HELLO"), 0, "{what}: nothing was sent");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r78_a_server_reached_by_another_name_than_its_own_is_checked_for_its_own() {
+    let authority = Authority::new();
+    let redis = redis(&authority.server("redis.internal"), &authority);
+    let named = |name: &str| Tls::default().ca(authority.pem()).server_name(name);
+    patient(&redis.tls_url(), named("redis.internal")).connect().await.unwrap().ping().await.unwrap();
+    let error = refused(&redis.tls_url(), named("redis.other")).await;
+    assert!(error.to_string().contains("for another name"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_and_several_authorities_do_as_well() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let redis =
+        RedisServer::options().tls(&authority.server(HERE), &authority).only_clients_with_certificates().start();
+    let dir = std::env::temp_dir().join(format!("redis-session-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let ours = authority.client("shop");
+    let files = [("ca", authority.pem()), ("crt", ours.certificate), ("key", ours.key)];
+    let [ca, certificate, key] = files.map(|(name, text)| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    });
+    let tls = Tls::default().ca(other.pem()).ca_file(ca).identity_files(certificate, key);
+    let store = patient(&redis.tls_url(), tls).connect().await;
+    std::fs::remove_dir_all(&dir).unwrap();
+    store.unwrap().ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_where_there_is_none_and_none_where_there_is_are_errors_at_start() {
+    let authority = Authority::new();
+    let redis = redis(&authority.server(HERE), &authority);
+    let to_plain = format!("rediss://{HERE}:{}", redis.port());
+    let quick = |url: &str| RedisStore::options(url).connect();
+    let error = quick(&to_plain).await.unwrap_err();
+    assert!(error.to_string().contains(&redis.port().to_string()), "{error:?}");
+    let error = quick(&format!("redis://{HERE}:{}", redis.tls_port())).await.unwrap_err();
+    assert!(error.to_string().contains(&redis.tls_port().to_string()), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_with_tls_gives_it_to_the_store_and_counts_as_guarded() {
+    use fred::rustls::pki_types::{CertificateDer, pem::PemObject};
+    let authority = Authority::new();
+    let redis = redis(&authority.server(HERE), &authority);
+    let mut roots = fred::rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(fred::rustls::crypto::ring::default_provider());
+    let client =
+        fred::rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = fred::types::config::Config::from_url(&format!("redis://{HERE}:{}", redis.tls_port())).unwrap();
+    config.tls = Some(client.with_root_certificates(roots).with_no_client_auth().into());
+    let pool = fred::types::Builder::from_config(config).build_pool(1).unwrap();
+    RedisStore::pool_options(&pool).refuse_plain_tcp().connect().await.unwrap().ping().await.unwrap();
+}

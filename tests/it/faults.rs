@@ -1,0 +1,407 @@
+//! Every fault against every operation, over HTTP: what the visitor is answered and when, that his cookie is kept, and how
+//! soon all is well again. The table in `docs/faults.md` is what is found here.
+
+#![allow(clippy::print_stdout)]
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use redis_session::{Expiry, KeyRing, RedisSessionLayer, RedisStore, Session, Sessions};
+use redis_session_testkit::{Action, Browser, Command, Page, Proxy, RedisServer};
+use tokio::task::JoinSet;
+
+/// The store's, as it is by default.
+const DEADLINE: Duration = Duration::from_millis(250);
+/// How much later than that an answer may be, by the rule; and what a busy machine may add.
+const LATEST: Duration = Duration::from_millis(250 + 50 + 1000);
+/// How soon after the end of a fault the first good answer is due; and what a busy machine may add.
+const BACK: Duration = Duration::from_millis(500 + 1500);
+/// Faults that are looked at side by side: most of the time is waiting.
+const AT_ONCE: usize = 4;
+
+/// What befalls Redis, or the way to it.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// Connections are cut, and new ones lead nowhere.
+    Gone,
+    /// Each connection is cut at its next command.
+    Cut,
+    /// SIGSTOP.
+    Frozen,
+    /// What is sent does not arrive, and nobody says so.
+    Hole,
+    /// Each reply takes 300 ms.
+    Slow,
+    /// Commands of requests are answered like this.
+    Answer(&'static str),
+    /// Those that write.
+    AnswerWrites(&'static str),
+    /// It became a replica.
+    Replica,
+    /// It is out of memory.
+    Memory,
+    /// Our user lost his rights.
+    Rights,
+    /// Our user has another password now, and connections are cut.
+    Password,
+    /// It has forgotten the scripts.
+    Scripts,
+    /// It takes no more clients, and connections are cut.
+    Clients,
+}
+
+const FAULTS: [(&str, Fault); 19] = [
+    ("refused: nobody listens", Fault::Gone),
+    ("reset: connections are cut", Fault::Cut),
+    ("frozen process (SIGSTOP)", Fault::Frozen),
+    ("black hole", Fault::Hole),
+    ("300 ms latency", Fault::Slow),
+    ("half a reply, then silence", Fault::Answer("*2\r\n$1\r\na\r\n$1000000\r\nabc")),
+    ("garbage for a reply", Fault::Answer("\u{1}\u{2}HTTP/1.1 400\r\n\r\n")),
+    ("LOADING", Fault::Answer("-LOADING Redis is loading the dataset in memory\r\n")),
+    ("READONLY", Fault::Replica),
+    ("OOM", Fault::Memory),
+    ("NOPERM", Fault::Rights),
+    ("WRONGPASS", Fault::Password),
+    ("NOSCRIPT", Fault::Scripts),
+    ("MISCONF", Fault::AnswerWrites("-MISCONF Redis is configured to save RDB snapshots\r\n")),
+    ("CLUSTERDOWN", Fault::Answer("-CLUSTERDOWN The cluster is down\r\n")),
+    ("MOVED", Fault::Answer("-MOVED 3999 127.0.0.1:1\r\n")),
+    ("ASK", Fault::Answer("-ASK 3999 127.0.0.1:1\r\n")),
+    ("TRYAGAIN", Fault::Answer("-TRYAGAIN Multiple keys request during rehashing of slot\r\n")),
+    ("max clients", Fault::Clients),
+];
+
+impl Fault {
+    fn begin(self, redis: &RedisServer, proxy: &Proxy) {
+        let cut = || proxy.lead_to(proxy_target(redis));
+        match self {
+            Self::Gone => proxy.lead_to(SocketAddr::from(([127, 0, 0, 1], 1))),
+            Self::Cut => proxy.fault(|_| Action::Cut),
+            Self::Frozen => redis.pause(),
+            Self::Hole => proxy.fault(|_| Action::HoldThenSend { after: Duration::MAX, cut: false }),
+            Self::Slow => proxy.fault(|_| Action::Delay(Duration::from_millis(300))),
+            Self::Answer(reply) => proxy.fault(move |command| match of_a_request(command) {
+                true => Action::Answer(reply.into()),
+                false => Action::Pass,
+            }),
+            Self::AnswerWrites(reply) => proxy.fault(move |command| match of_a_request(command) && !reads(command) {
+                true => Action::Answer(reply.into()),
+                false => Action::Pass,
+            }),
+            Self::Replica => drop(redis.run(&["REPLICAOF", "127.0.0.1", "1"])),
+            Self::Memory => drop(redis.run(&["CONFIG", "SET", "maxmemory", "1"])),
+            Self::Rights => drop(redis.run(&["ACL", "SETUSER", "shop", "-@all", "+time", "+client|id", "+info"])),
+            Self::Password => {
+                redis.run(&["ACL", "SETUSER", "shop", "resetpass", ">another"]);
+                cut();
+            }
+            Self::Scripts => drop(redis.run(&["SCRIPT", "FLUSH"])),
+            Self::Clients => {
+                redis.run(&["CONFIG", "SET", "maxclients", "1"]);
+                cut();
+            }
+        }
+    }
+
+    fn end(self, redis: &RedisServer, proxy: &Proxy) {
+        proxy.clear_faults();
+        proxy.release();
+        match self {
+            Self::Gone => proxy.lead_to(proxy_target(redis)),
+            Self::Frozen => redis.resume(),
+            Self::Replica => drop(redis.run(&["REPLICAOF", "NO", "ONE"])),
+            Self::Memory => drop(redis.run(&["CONFIG", "SET", "maxmemory", "0"])),
+            Self::Rights => drop(redis.run(&["ACL", "SETUSER", "shop", "+@all"])),
+            Self::Password => drop(redis.run(&["ACL", "SETUSER", "shop", "resetpass", ">secret"])),
+            Self::Clients => drop(redis.run(&["CONFIG", "SET", "maxclients", "10000"])),
+            _ => {}
+        }
+    }
+}
+
+/// To lead there again cuts all connections.
+fn proxy_target(redis: &RedisServer) -> SocketAddr {
+    redis.address()
+}
+
+fn of_a_request(command: &Command) -> bool {
+    reads(command) || matches!(command.name(), "EVALSHA" | "EVAL" | "ZREM")
+}
+
+fn reads(command: &Command) -> bool {
+    matches!(command.name(), "HGETALL" | "HMGET" | "ZSCORE" | "ZRANGEBYSCORE")
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Load,
+    Create,
+    Save,
+    Touch,
+    Rotate,
+    Destroy,
+    Revoke,
+}
+
+use Operation::{Create, Destroy, Load, Revoke, Rotate, Save, Touch};
+
+const OPERATIONS: [Operation; 7] = [Load, Create, Save, Touch, Rotate, Destroy, Revoke];
+
+/// A Redis that something befalls when a handler says so: between what it loads and what it does.
+struct Site {
+    redis: RedisServer,
+    proxy: Proxy,
+    fault: Fault,
+    sessions: Sessions,
+    /// When it struck. `None`: not yet.
+    struck: Mutex<Option<Instant>>,
+}
+
+impl Site {
+    fn strike(&self) {
+        self.fault.begin(&self.redis, &self.proxy);
+        *self.struck.lock().unwrap() = Some(Instant::now());
+    }
+}
+
+type Here = State<Arc<Site>>;
+
+fn paths(site: &Arc<Site>) -> Router {
+    let save = async |State(site): Here, session: Session| {
+        site.strike();
+        session.increment("edits", 1)
+    };
+    let rotate = async |State(site): Here, session: Session| {
+        site.strike();
+        session.rotate().await
+    };
+    let destroy = async |State(site): Here, session: Session| {
+        site.strike();
+        session.destroy().await
+    };
+    let revoke = async |State(site): Here| {
+        site.strike();
+        site.sessions.revoke_all("ada").await.map(drop)
+    };
+    let touch = async |State(site): Here, _: Session| site.strike();
+    let begin = async |session: Session| {
+        session.insert("edits", &0)?;
+        session.log_in("ada").await
+    };
+    let read = async |session: Session| session.get::<u64>("edits").map(|edits| format!("{edits:?}"));
+    Router::new()
+        .route("/begin", get(begin))
+        .route("/load", get(read))
+        .route("/create", get(async |session: Session| session.insert("edits", &0)))
+        .route("/save", get(save))
+        .route("/touch", get(touch))
+        .route("/rotate", get(rotate))
+        .route("/destroy", get(destroy))
+        .route("/revoke", get(revoke))
+        .with_state(site.clone())
+}
+
+/// An application before a Redis of its own.
+struct Shop {
+    site: Arc<Site>,
+    app: Router,
+    /// The same, but that every request is a touch.
+    touching: Router,
+    /// Who looks whether all is well.
+    witness: Browser<Router>,
+}
+
+/// What a fault did to an operation.
+struct Cell {
+    status: u16,
+    answered: Duration,
+    back: Duration,
+}
+
+impl Shop {
+    async fn open(fault: Fault) -> Self {
+        let redis = RedisServer::options().user("shop", "secret", "~* &* +@all").start();
+        let proxy = Proxy::start(redis.address());
+        let store = RedisStore::options(&proxy.url()).user("shop").password("secret").deadline(DEADLINE);
+        let store = store.connect_deadline(Duration::from_secs(10)).connect().await.unwrap();
+        let layer = RedisSessionLayer::with_store(store, KeyRing::random().unwrap());
+        let site = Arc::new(Site { redis, proxy, fault, sessions: layer.sessions(), struck: Mutex::default() });
+        let touching = layer.clone().expiry(Expiry::default().touch_every(Duration::ZERO));
+        let app = paths(&site).layer(layer);
+        let witness = Browser::new(app.clone());
+        let shop = Self { touching: paths(&site).layer(touching), witness, app, site };
+        shop.visitor(&shop.app).await;
+        shop
+    }
+
+    /// Somebody with a session, logged in. A busy machine may need several tries.
+    async fn visitor(&self, app: &Router) -> Browser<Router> {
+        loop {
+            let visitor = Browser::new(self.app.clone());
+            if visitor.get("/begin").await.status == 200 && visitor.get("/load").await.status == 200 {
+                let same = Browser::new(app.clone());
+                same.jar().clone_from(&visitor.jar());
+                return same;
+            }
+        }
+    }
+
+    /// Until reading and writing work again. Answers how long the first good answer took.
+    async fn well(&self, since: Instant) -> Duration {
+        while self.witness.get("/load").await.status != 200 {
+            assert!(since.elapsed() < Duration::from_secs(20), "it does not recover");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let back = since.elapsed();
+        while self.witness.get("/create").await.status != 200 {
+            assert!(since.elapsed() < Duration::from_secs(20), "it does not write again");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        back
+    }
+
+    async fn look(&self, what: &str, operation: Operation) -> Cell {
+        loop {
+            *self.site.struck.lock().unwrap() = None;
+            let visitor = match operation {
+                Create => Browser::new(self.app.clone()),
+                Touch => self.visitor(&self.touching).await,
+                _ => self.visitor(&self.app).await,
+            };
+            let before = visitor.copy();
+            if matches!(operation, Load | Create) {
+                self.site.strike();
+            }
+            let page = visitor.get(&format!("/{operation:?}").to_lowercase()).await;
+            let answered = Instant::now();
+            self.site.fault.end(&self.site.redis, &self.site.proxy);
+            let back = self.well(Instant::now()).await;
+            let Some(struck) = *self.site.struck.lock().unwrap() else {
+                // What comes before the fault failed, on a busy machine.
+                continue;
+            };
+            self.check(what, operation, &page, &visitor, &before).await;
+            return Cell { status: page.status.as_u16(), answered: answered.duration_since(struck), back };
+        }
+    }
+
+    /// What must hold whatever the answer is.
+    async fn check(
+        &self,
+        what: &str,
+        operation: Operation,
+        page: &Page,
+        visitor: &Browser<Router>,
+        before: &Browser<Router>,
+    ) {
+        let what = format!("{what}, {operation:?}: {page:?}");
+        let worked = page.status == 200;
+        assert!(worked || page.body.is_empty(), "{what}");
+        let cookies = page.set_cookies();
+        let removed = cookies.iter().any(|cookie| cookie.contains("Max-Age=0"));
+        match operation {
+            Destroy => assert!(cookies.len() == 1 && removed, "{what}"),
+            Create | Rotate => assert!(cookies.len() == usize::from(worked) && !removed, "{what}"),
+            Load | Save | Touch | Revoke => assert!(cookies.is_empty(), "{what}"),
+        }
+        // The witness may write at the same time, so it may take more than one try.
+        let read = async |browser: &Browser<Router>| loop {
+            let page = browser.get("/load").await;
+            if page.status == 200 {
+                return page.body;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        match operation {
+            Load | Touch => assert_eq!(read(visitor).await, "Some(0)", "{what}"),
+            Save if worked => assert_eq!(read(visitor).await, "Some(1)", "{what}"),
+            Save => assert!(["Some(0)", "Some(1)"].contains(&&*read(visitor).await), "{what}"),
+            Create => assert_eq!(read(visitor).await == "Some(0)", worked, "{what}"),
+            Rotate if worked => {
+                assert_eq!(read(visitor).await, "Some(0)", "{what}");
+                assert_eq!(read(before).await, "None", "{what}");
+            }
+            // An answer that is lost may have been that of a rotation: who has the old cookie logs in again.
+            Rotate => assert!(["Some(0)", "None"].contains(&&*read(visitor).await), "{what}"),
+            Revoke if worked => assert_eq!(read(visitor).await, "None", "{what}"),
+            Revoke => drop(read(visitor).await),
+            // The library goes on trying after a logout that failed.
+            Destroy => {
+                let start = Instant::now();
+                while read(before).await != "None" {
+                    assert!(start.elapsed() < Duration::from_secs(20), "it lives on: {what}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+}
+
+/// `WRITE_FAULTS=1` writes the page anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn r83_r85_r86_r88_r91_each_fault_at_each_operation_is_answered_in_time_and_recovered_from() {
+    let mut rows: Vec<Option<[u16; 7]>> = vec![None; FAULTS.len()];
+    let mut running = JoinSet::new();
+    let (mut latest, mut longest_away) = (Duration::ZERO, Duration::ZERO);
+    for (nth, (name, fault)) in FAULTS.into_iter().enumerate() {
+        if running.len() == AT_ONCE {
+            take(&mut running, &mut rows, &mut latest, &mut longest_away).await;
+        }
+        running.spawn(async move {
+            let shop = Shop::open(fault).await;
+            let mut cells = Vec::new();
+            for operation in OPERATIONS {
+                cells.push(shop.look(name, operation).await);
+            }
+            (nth, cells)
+        });
+    }
+    while !running.is_empty() {
+        take(&mut running, &mut rows, &mut latest, &mut longest_away).await;
+    }
+    println!(
+        "the longest answer took {latest:?}, and the first good one came at most {longest_away:?} after the end of a fault"
+    );
+
+    let mut table = String::new();
+    for ((name, _), row) in FAULTS.iter().zip(&rows) {
+        let statuses = row.unwrap().map(|status| status.to_string()).join(" | ");
+        writeln!(table, "| {name} | {statuses} |").unwrap();
+    }
+    let (page, path) = (include_str!("../../docs/faults.md"), concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md"));
+    let (head, rest) = page.split_once(BEGIN).expect("the beginning of the table");
+    let (_, tail) = rest.split_once(END).expect("the end of the table");
+    let wanted = format!("{head}{BEGIN}{table}{END}{tail}");
+    if std::env::var("WRITE_FAULTS").is_ok() {
+        std::fs::write(path, wanted).unwrap();
+    } else {
+        assert_eq!(page, wanted, "docs/faults.md is not what was found: WRITE_FAULTS=1 writes it anew");
+    }
+}
+
+const BEGIN: &str = "| --- | --- | --- | --- | --- | --- | --- | --- |\n";
+const END: &str = "\n<!-- The end of what tests/it/faults.rs found. -->\n";
+
+async fn take(
+    running: &mut JoinSet<(usize, Vec<Cell>)>,
+    rows: &mut [Option<[u16; 7]>],
+    latest: &mut Duration,
+    longest_away: &mut Duration,
+) {
+    let (nth, cells) = running.join_next().await.unwrap().unwrap();
+    let most = |of: fn(&Cell) -> Duration| cells.iter().map(of).max().unwrap();
+    let (answered, back) = (most(|cell| cell.answered), most(|cell| cell.back));
+    let statuses: Vec<u16> = cells.iter().map(|cell| cell.status).collect();
+    let name = FAULTS[nth].0;
+    println!("{name}: {statuses:?}, the longest answer after {answered:?}, back at most {back:?} after the end");
+    assert!(answered < LATEST, "{name}: an answer took {answered:?}");
+    assert!(back < BACK, "{name}: back after {back:?}");
+    rows[nth] = Some(statuses.try_into().unwrap());
+    (*latest, *longest_away) = ((*latest).max(answered), (*longest_away).max(back));
+}
