@@ -19,10 +19,10 @@ use redis_session::{
     CsrfLayer, CsrfRefusal, CsrfToken, Error, Event, Expiry, KeyRing, Main, RedisSessionLayer, Session, Untyped,
 };
 use redis_session_core::Kind;
-use redis_session_testkit::{Browser, Page};
+use redis_session_testkit::{Action, Browser, Page, Proxy, RedisServer};
 
 use crate::visitor::{Place, on_both_stores};
-use crate::watched::{Calls, Seen, Watched};
+use crate::watched::{Calls, Seen, Watched, patient};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -467,4 +467,49 @@ async fn without_a_session_layer_around_it_nothing_unsafe_passes() {
     let visitor = Browser::new(app);
     let status = async |method| visitor.send(request(method, &[], "")).await.status.as_u16();
     assert_eq!((status(Method::GET).await, status(Method::POST).await), (200, 500));
+}
+
+/// The token on the page that answers a login is bound to the time of that login, which a resent write must not move.
+#[tokio::test(flavor = "multi_thread")]
+async fn r67_the_token_of_a_page_whose_login_s_reply_was_lost_is_good() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(redis.address());
+    let store = patient(&proxy.url(), Duration::from_secs(5)).await;
+    let layer = RedisSessionLayer::with_store(store, KeyRing::random().unwrap());
+    let token_after = |act: &'static str| {
+        post(async move |session: Session| {
+            match act {
+                "log in" => session.log_in("ada").await?,
+                _ => session.rotate().await?,
+            }
+            Ok::<_, Error>(CsrfToken::of(&session)?.to_string())
+        })
+    };
+    let app = app(CsrfLayer::new(), layer.clone()).merge(
+        Router::new().route("/log-in", token_after("log in")).route("/rotate", token_after("rotate")).layer(layer),
+    );
+    let visitor = Browser::new(app);
+    // So that the scripts are known, and each write is one command.
+    done(&visitor, "/open/begin").await;
+    done(&visitor, "/open/log-in/bob").await;
+    done(&visitor, "/open/rotate").await;
+    done(&visitor, "/open/log-out").await;
+    done(&visitor, "/open/begin").await;
+    for path in ["/log-in", "/rotate"] {
+        // Of the scripts of a login, the second one writes the session.
+        let mut scripts = if path == "/log-in" { 2 } else { 1 };
+        proxy.fault(move |command| {
+            if command.name() == "EVALSHA" && scripts > 0 {
+                scripts -= 1;
+                if scripts == 0 {
+                    return Action::DropReply;
+                }
+            }
+            Action::Pass
+        });
+        let page = visitor.post_form(path, &[]).await;
+        proxy.clear_faults();
+        assert_eq!(page.status, 200, "{path}");
+        assert_eq!(fetch(&visitor, &page.body).await, 200, "{path}");
+    }
 }

@@ -21,5 +21,6 @@ mod renewals;
 mod requests;
 mod responses;
 mod state;
+mod unavailable;
 mod visitor;
 mod watched;

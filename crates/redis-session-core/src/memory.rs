@@ -205,7 +205,8 @@ impl MemoryStore {
         if let Some(before) = ran_before
             && Rule::OwnTokenComesFirst.holds()
         {
-            return Saved::Saved { before, at: now };
+            let changed_the_proof = matches!(save.step, Step::Rotate(_) | Step::LogIn(..));
+            return Saved::Saved { before, at: if changed_the_proof { record.proved } else { now } };
         }
         if now > save.not_after && Rule::NotAfter.holds() {
             return Saved::Late;

@@ -268,7 +268,7 @@ pub enum Saved {
     Saved {
         /// The version before this write. `None`: older than what is kept. A touch names the present version.
         before: Option<Token>,
-        /// The store's time.
+        /// The store's time; of a rotation or a login that ran before, the time when it did.
         at: Time,
     },
     /// It came after its `not_after`; nothing was written.

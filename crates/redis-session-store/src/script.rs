@@ -21,7 +21,7 @@ pub(crate) static SAVE: Script = Script {
         include_str!("lua/fields.lua"),
         include_str!("lua/save.lua")
     ),
-    sha: "bfea8b2ef3ade7c04447cffec4387d890fc4b556",
+    sha: "404406565ea26e98cd60038fffa1cc4bde80d966",
 };
 pub(crate) static CREATE: Script = Script {
     lua: concat!(include_str!("lua/script.lua"), include_str!("lua/record.lua"), include_str!("lua/create.lua")),

@@ -38,7 +38,7 @@ pub(crate) struct Order {
 pub(crate) fn plan(handle: &Handle, order: Order) -> Result<Plan, Error> {
     let changed = handle.working()?.is_changed() || order.changes;
     let state = handle.state();
-    state.no_doubt()?;
+    state.may_write()?;
     // A wish alone begins no session: a middleware may give one to every visitor.
     let changed = changed || matches!(state.found, Found::Alive(_)) && !state.wish.is_empty();
     let touch_due = touch_due(handle, &state) || order.brings_ids && renewal_due(handle, &state);
@@ -446,7 +446,7 @@ fn contended() -> Error {
 pub(crate) async fn rotate(handle: &Handle) -> Result<(), Error> {
     let id = {
         let state = handle.state();
-        state.no_doubt()?;
+        state.may_write()?;
         match (&state.found, &state.id) {
             (Found::Alive(_), Some(id)) if !Rule::RotationsTakeANewProof.holds() => id.clone(),
             (Found::Alive(_), Some(id)) => id.rotated(&handle.settings.random)?,

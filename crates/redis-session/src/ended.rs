@@ -79,6 +79,7 @@ enum Looked {
 
 async fn look(handle: &Handle) -> Result<Looked, Error> {
     let settings = &*handle.settings;
+    handle.state().was_read()?;
     let Some(key) = handle.present_key() else { return Ok(Looked::Over(Status::New)) };
     let user = handle.present_user();
     let record = match listing::look(settings, &key).await? {

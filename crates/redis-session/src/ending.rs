@@ -1,5 +1,6 @@
 //! Ends a session at once, and goes on trying in the background where the store fails.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,25 +11,32 @@ use tracing::Instrument;
 use crate::commit::bury;
 use crate::error::Error;
 use crate::events::Event;
-use crate::handle::{Handle, Outgoing};
+use crate::handle::{Handle, Loaded, Outgoing};
 use crate::layer::Settings;
 use crate::listing;
 
 /// Ends the session for this reason, whatever this request has done with it.
 pub(crate) async fn end(handle: &Arc<Handle>, reason: Reason) -> Result<(), Error> {
-    let (going, outgoing) = {
+    let (going, outgoing, unread) = {
         let state = handle.state();
         let removal = if state.presented { Outgoing::Remove } else { Outgoing::Nothing };
-        match (&state.found, &state.id) {
+        let (going, outgoing) = match (&state.found, &state.id) {
             (Found::Alive(record), Some(id)) => (Some((id.clone(), record.user().cloned())), Outgoing::Remove),
             // Its cookie may be the one of a newer login.
             (Found::Replaced { .. }, _) if Rule::ReplacedEndsNothing.holds() => return Err(Error::gone()),
             _ => (None, removal),
-        }
+        };
+        (going, outgoing, state.was_read().err().map(|error| (error, state.id.clone())))
     };
-    let ended = match going {
-        Some((id, user)) => end_at_once(handle, Going::new(handle, &id, user.as_ref(), reason)).await,
-        None => Ok(()),
+    let ended = match (going, unread) {
+        (Some((id, user)), _) => end_at_once(handle, Going::new(handle, &id, user.as_ref(), reason)).await,
+        (None, Some((error, id))) => {
+            if let Some(id) = id {
+                tokio::spawn(read_and_go_on(handle.clone(), id, reason));
+            }
+            Err(error)
+        }
+        (None, None) => Ok(()),
     };
     if let Err(error) = &ended
         && error.is_gone()
@@ -38,6 +46,7 @@ pub(crate) async fn end(handle: &Arc<Handle>, reason: Reason) -> Result<(), Erro
     }
     handle.working()?.reset(Fields::default());
     let mut state = handle.state();
+    state.loaded = Loaded::Done;
     state.found = Found::Absent;
     state.stand_on(None);
     state.wish = WishChange::default();
@@ -108,15 +117,33 @@ pub(crate) fn go_on_in_background(handle: &Arc<Handle>, id: &SessionId, user: Op
 pub(crate) const ENDS_ARE_TRIED_FOR: Duration = Duration::from_secs(30);
 
 async fn go_on(handle: Arc<Handle>, going: Going) {
+    match tried_again(&handle, || going.end_once(&handle.settings)).await {
+        None | Some(Ended::Others | Ended::Nobodys) => {}
+        Some(_) => handle.tell(going.event()),
+    }
+}
+
+/// Ends a session of which nothing is known yet but its id.
+async fn read_and_go_on(handle: Arc<Handle>, id: SessionId, reason: Reason) {
+    if let Some(Found::Alive(record)) = tried_again(&handle, || handle.look_up(&id)).await {
+        // Where it fails once more, it goes on in a task of its own.
+        let _ = end_at_once(&handle, Going::new(&handle, &id, record.user(), reason)).await;
+    }
+}
+
+/// The first answer that is no error. `None`: there was none in all the time.
+async fn tried_again<T, F>(handle: &Handle, attempt: impl Fn() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, Error>>,
+{
     let (until, mut pause) = (Instant::now() + ENDS_ARE_TRIED_FOR, Duration::from_millis(100));
     while Instant::now() < until {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
-        match going.end_once(&handle.settings).await {
-            Err(_) => {}
-            Ok(Ended::Others | Ended::Nobodys) => return,
-            Ok(_) => return handle.tell(going.event()),
+        if let Ok(answer) = attempt().await {
+            return Some(answer);
         }
     }
     tracing::error!(target: "redis_session", realm = &*handle.settings.realm, "a session could not be ended");
+    None
 }

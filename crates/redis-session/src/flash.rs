@@ -181,6 +181,10 @@ impl<L> Flash<L> {
     /// # Errors
     /// `is_committed`: the response has left. `is_field`: called in the closure of an update.
     pub fn take(&self) -> Result<Vec<FlashMessage>, Error> {
+        // A page that is served without its session shows none, rather than an error.
+        if !self.handle.state().left && self.handle.state().was_read().is_err() {
+            return Ok(Vec::new());
+        }
         let mut working = self.handle.editable()?;
         let is_for_here = |message: &Kept| message.path.is_none() || message.path == self.page;
         let mut taken = Vec::new();

@@ -87,9 +87,28 @@ impl State {
         (self.offer, self.outgoing) = (Some(id), Outgoing::Give);
     }
 
-    /// Whether the outcomes of all writes are known.
-    pub(crate) fn no_doubt(&self) -> Result<(), Error> {
+    /// Whether anything may be written: the session was read, and the outcomes of earlier writes are known.
+    pub(crate) fn may_write(&self) -> Result<(), Error> {
+        self.was_read()?;
         self.doubt.clone().filter(|_| Rule::DoubtStopsWrites.holds()).map_or(Ok(()), Err)
+    }
+
+    /// Whether anything may be edited.
+    ///
+    /// # Errors
+    /// `is_committed`: the response has left. `is_unavailable`: the session could not be read, and is served as empty.
+    pub(crate) fn may_edit(&self) -> Result<(), Error> {
+        if self.left { Err(Error::committed()) } else { self.was_read() }
+    }
+
+    /// Whether anything is known of the session.
+    ///
+    /// # Errors
+    /// `is_unavailable`: it could not be read, and is served as empty.
+    pub(crate) fn was_read(&self) -> Result<(), Error> {
+        let Loaded::Failed(cause) = &self.loaded else { return Ok(()) };
+        let message = "the session could not be read, so nothing is known of it and nothing can be changed in it";
+        Err(CoreError::caused(Kind::Unavailable, message, cause.clone()).into())
     }
 }
 
@@ -199,10 +218,11 @@ impl Handle {
     /// The working copy, for an edit.
     ///
     /// # Errors
-    /// Also `is_committed`: the response has left.
+    /// Also those of [`State::may_edit`].
     pub(crate) fn editable(&self) -> Result<WorkingGuard<'_>, Error> {
         let working = self.working()?;
-        if self.state().left { Err(Error::committed()) } else { Ok(working) }
+        self.state().may_edit()?;
+        Ok(working)
     }
 
     /// Waits until no other load or write of this request is under way.
@@ -328,6 +348,7 @@ impl Handle {
         let found = self.look_up(&id).instrument(self.span("load")).await?;
         let (in_doubt, lived) = {
             let mut state = self.state();
+            state.loaded = Loaded::Done;
             let in_doubt = state.doubt.take().is_some() && Rule::RefreshDropsTheDoubtful.holds();
             (in_doubt, matches!(state.found, Found::Alive(_)))
         };

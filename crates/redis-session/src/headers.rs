@@ -10,6 +10,10 @@ pub(crate) fn write(handle: &Handle, headers: &mut HeaderMap) {
     vary_by_cookie(headers);
     let line = {
         let state = handle.state();
+        // The same cookie has another page in a moment.
+        if state.was_read().is_err() {
+            never_store(headers);
+        }
         let cookie = &handle.settings.cookie;
         match (state.outgoing, &state.id) {
             // The cookie of a session that is over would take the place of a newer one for nothing.

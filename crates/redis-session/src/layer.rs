@@ -88,6 +88,7 @@ pub(crate) struct Settings {
     pub(crate) cap: Option<usize>,
     pub(crate) renew: Renew,
     pub(crate) if_reused: IfReused,
+    pub(crate) if_unavailable: IfUnavailable,
     /// Where who is not logged in is sent. `None`: nowhere.
     pub(crate) log_in_page: Option<String>,
     /// Where who has to prove once more who he is is sent. `None`: nowhere.
@@ -119,6 +120,47 @@ pub enum IfReused {
     Tell,
     /// The session ends, for its owner too: who stole the cookie may have been the one who got the new id.
     EndSession,
+}
+
+/// What a request gets whose session cannot be read: Redis is down, frozen, loading, or failing over. The visitor's cookie
+/// is kept in any case, so that the next request has its session again, and no guard ([`LoggedIn`](crate::LoggedIn),
+/// [`Fresh`](crate::Fresh), [`RequireLogin`](crate::RequireLogin)) lets anybody through.
+///
+/// A route that has another policy than its layer says so in its requests' extensions:
+///
+/// ```
+/// use axum::{Extension, Router, routing::{get, post}};
+/// use redis_session::{Error, IfUnavailable, KeyRing, MemoryStore, RedisSessionLayer, Session, Status};
+///
+/// async fn home(session: Session) -> &'static str {
+///     if session.status() == Status::Unavailable { "Welcome. Your cart is back in a moment." } else { "Welcome." }
+/// }
+///
+/// async fn log_out(session: Session) -> Result<&'static str, Error> {
+///     session.log_out().await?; // removes the cookie, and is tried again until Redis is back
+///     Ok("Goodbye.")
+/// }
+///
+/// # fn main() -> Result<(), Error> {
+/// let sessions = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?);
+/// let app: Router = Router::new()
+///     .route("/", get(home))
+///     .route("/logout", post(log_out))
+///     .route_layer(Extension(IfUnavailable::Anonymous)) // for the routes above it
+///     .route("/cart", get(async |_: Session| "…"))
+///     .layer(sessions);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IfUnavailable {
+    /// The error, with status 503 and `Retry-After`: its handler is not run.
+    #[default]
+    Refuse,
+    /// An empty session of [`Status::Unavailable`](crate::Status::Unavailable). Whatever would change it is an error
+    /// (`is_unavailable`), but for a logout, which also takes the cookie away and ends the session once it can be read.
+    /// No cache may keep the response.
+    Anonymous,
 }
 
 /// Which responses keep the edits of their request. What was awaited (`save`, `transaction`, `rotate`, `destroy`)
@@ -178,6 +220,7 @@ impl RedisSessionLayer {
             size_limit: 64 * 1024,
             cap: None,
             if_reused: IfReused::default(),
+            if_unavailable: IfUnavailable::default(),
             log_in_page: None,
             step_up_page: None,
             renew: Renew::default(),
@@ -248,6 +291,12 @@ impl<L> RedisSessionLayer<L> {
     /// are told.
     pub fn if_reused(self, if_reused: IfReused) -> Self {
         self.with(|settings| settings.if_reused = if_reused)
+    }
+
+    /// What a request gets whose session cannot be read. Default: a 503. A route may have a policy of its own, in its
+    /// requests' extensions.
+    pub fn if_unavailable(self, if_unavailable: IfUnavailable) -> Self {
+        self.with(|settings| settings.if_unavailable = if_unavailable)
     }
 
     /// Which responses keep the edits of their request. Default: all but those of status 5xx.

@@ -97,7 +97,7 @@ pub use crate::error::Error;
 pub use crate::events::{CsrfRefusal, Event, Observer, Refusal};
 pub use crate::flash::{Flash, FlashLevel, FlashMessage};
 pub use crate::guards::{Denied, Fresh, LoggedIn, LoginRequired, RequireLogin};
-pub use crate::layer::{IfNotSaved, IfReused, Main, RedisSessionLayer, Renew, SaveOn};
+pub use crate::layer::{IfNotSaved, IfReused, IfUnavailable, Main, RedisSessionLayer, Renew, SaveOn};
 pub use crate::people::LoggingIn;
 pub use crate::return_to::ReturnTo;
 pub use crate::service::{RedisSession, ResponseFuture};

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::commit::touch_due;
 use crate::error::Error;
+use crate::events::Event;
 use crate::handle::Handle;
 use crate::layer::Settings;
 use crate::tries::{NEW_TIMES, PAUSE};
@@ -84,7 +85,7 @@ pub(crate) async fn look(settings: &Settings, key: &SessionKey) -> Result<Option
 }
 
 /// Ends these sessions of a user, and then takes their entries away: all but those in which a login may be under way,
-/// which then finds its entry doomed. Answers how many ended now.
+/// which then finds its entry doomed. Tells of each that ended now, also where others fail, and answers how many did.
 pub(crate) async fn end_and_leave(
     settings: &Settings,
     user: &User,
@@ -103,7 +104,10 @@ pub(crate) async fn end_and_leave(
         match answer {
             Ok(Ended::Nobodys) if Rule::EntriesOfNobodyStay.holds() => {}
             Ok(answer) => {
-                ended += usize::from(answer == Ended::Ended);
+                if answer == Ended::Ended {
+                    settings.tell(Event::Revoked(reason));
+                    ended += 1;
+                }
                 leave.push(session);
             }
             Err(error) => failed = Some(error),

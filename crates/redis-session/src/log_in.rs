@@ -70,7 +70,7 @@ impl Place {
 /// The order of the steps is the protocol's: whoever ends a user's sessions meanwhile meets either the entry, which it
 /// dooms, or a login that looks and finds out. Each step may be the last one before this process dies.
 pub(crate) async fn log_in(handle: &Arc<Handle>, asked: &Asked) -> Result<(), Error> {
-    handle.state().no_doubt()?;
+    handle.state().may_write()?;
     let mut place = first_place(handle, &asked.user).await?;
     let mut instead_of = None;
     for _ in 0..PLACES {
@@ -202,9 +202,7 @@ async fn end_doomed(handle: &Handle, asked: &Asked, doomed: &[SessionHandle]) ->
     if doomed.is_empty() {
         return Ok(());
     }
-    let ended = listing::end_and_leave(&handle.settings, &asked.user, doomed, Reason::Cap).await?;
-    (0..ended).for_each(|_| handle.tell(Event::Revoked(Reason::Cap)));
-    Ok(())
+    listing::end_and_leave(&handle.settings, &asked.user, doomed, Reason::Cap).await.map(drop)
 }
 
 enum Written {

@@ -166,7 +166,14 @@ fn begin(handle: &Arc<Handle>, status: StatusCode) -> Begun {
     if !renews && !asked_for {
         return Begun::Untouched;
     }
-    handle.state().left = true;
+    {
+        let mut state = handle.state();
+        state.left = true;
+        // What could not be read was not changed either.
+        if state.was_read().is_err() {
+            return Begun::Done;
+        }
+    }
     let order = Order { dropped: handle.settings.drops_edits(status), brings_ids: asked_for, ..Order::default() };
     if asked_for && handle.try_turn().is_ok() && is_nothing(handle, order) {
         return Begun::Done;

@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::finish::Finish;
 use crate::handle::{Handle, Loaded, Outgoing};
-use crate::layer::{Main, RedisSessionLayer};
+use crate::layer::{IfUnavailable, Main, RedisSessionLayer};
 use crate::scan::CookieLines;
 use crate::service::InRequest;
 
@@ -104,6 +104,8 @@ pub enum Status {
     Ended(Reason),
     /// There is one, and its id was replaced: another answer with the new one may be on its way to this browser.
     Replaced,
+    /// Nobody knows: it could not be read, and the route is one of [`IfUnavailable::Anonymous`](crate::IfUnavailable).
+    Unavailable,
 }
 
 impl<L> Session<Untyped, L> {
@@ -170,11 +172,15 @@ impl<L> Session<Untyped, L> {
         L: 'static,
     {
         let handle = handle_of::<S, L>(extensions);
+        let of_route = extensions.get::<IfUnavailable>().copied();
         async move {
             let handle = handle?;
             handle.state().asked_for = true;
-            handle.load().await?;
-            Ok(Self::of(handle))
+            let if_unavailable = of_route.unwrap_or(handle.settings.if_unavailable);
+            match handle.load().await {
+                Err(error) if if_unavailable == IfUnavailable::Refuse || !error.is_unavailable() => Err(error),
+                _ => Ok(Self::of(handle)),
+            }
         }
     }
 
@@ -245,6 +251,9 @@ impl<L> Session<Untyped, L> {
     /// What became of the session that the visitor came with.
     pub fn status(&self) -> Status {
         let state = self.handle.state();
+        if state.was_read().is_err() {
+            return Status::Unavailable;
+        }
         if let (Some(reason), Found::Absent) = (state.ended_here, &state.found) {
             return Status::Ended(reason);
         }
@@ -283,9 +292,7 @@ impl<L> Session<Untyped, L> {
     pub fn expire_after(&self, idle: impl Into<Option<Duration>>) -> Result<(), Error> {
         let wish = self.handle.settings.expiry.own_idle(idle.into())?;
         let mut state = self.handle.state();
-        if state.left {
-            return Err(Error::committed());
-        }
+        state.may_edit()?;
         state.wish.idle = Some(wish);
         Ok(())
     }
@@ -518,7 +525,7 @@ async fn commit_now(handle: &Handle, order: Order, stage: &mut Stage<'_>) -> Res
 
 /// What needs a cookie cannot be had after the response.
 pub(crate) fn refuse_if_left(handle: &Handle) -> Result<(), Error> {
-    if handle.state().left { Err(Error::committed()) } else { Ok(()) }
+    handle.state().may_edit()
 }
 
 /// Why a transaction's closure was not staged.

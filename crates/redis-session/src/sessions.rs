@@ -326,9 +326,7 @@ impl<L> Sessions<L> {
     }
 
     async fn end(&self, user: &User, sessions: &[SessionHandle]) -> Result<usize, Error> {
-        let ended = listing::end_and_leave(&self.settings, user, sessions, Reason::Revoked).await?;
-        (0..ended).for_each(|_| self.settings.tell(Event::Revoked(Reason::Revoked)));
-        Ok(ended)
+        listing::end_and_leave(&self.settings, user, sessions, Reason::Revoked).await
     }
 }
 

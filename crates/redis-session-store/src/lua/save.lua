@@ -6,8 +6,8 @@
 --          "clear" or "-", how many are removed, how many are counted, level of a login, how long ago it arrived
 --        2 user and 3 label of a login, then removed names, then name, increment, …, then name, value, …
 -- Reply  {key, "gone" | "replaced" | "large" | "corrupt" | "logged in already"} | {key, "tombstone", reason and time}
---        | {key, "late", now} | {key, "saved", now, token before or ""} | {key, "moved", the hash as it is}
---        | {key, "refused", name}
+--        | {key, "late", now} | {key, "saved", now, or when it ran before if it changed the proof, token before or ""}
+--        | {key, "moved", the hash as it is} | {key, "refused", name}
 local token, earlier, not_after, proof, base, mode, step, new_proof, renews, own_idle, remember, idle, absolute, touch,
   limit, clear, removed, counted, level, waited = words(20)
 local first = step == 'login' and 4 or 2
@@ -17,7 +17,8 @@ if not record then return instead end
 if deadline(record, idle, absolute, touch) <= now then return {key, 'gone'} end
 for own in string.gmatch(token .. ' ' .. earlier, '%S%S%S%S%S%S%S%S') do
   local at = place(record.tokens, own)
-  if at then return {key, 'saved', now, string.sub(record.tokens, at + 8, at + 15)} end
+  local when = (step == 'rotate' or step == 'login') and record.proved or now
+  if at then return {key, 'saved', when, string.sub(record.tokens, at + 8, at + 15)} end
 end
 local newest = string.sub(record.tokens, 1, 8)
 if now > tonumber(not_after) then return {key, 'late', now} end

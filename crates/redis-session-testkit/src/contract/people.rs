@@ -143,13 +143,12 @@ async fn a_login_is_made_once(bench: &Bench<'_>) -> Outcome {
     let session = bench.session()?;
     let first = session.born(&[]).await?;
     let (log_in, new) = session.log_in(first, ada()?).await?;
-    session.saved(&log_in).await?;
+    let at = session.saved(&log_in).await?;
     let record = session.record().await?;
     bench.advance(20).await;
-    let answer = session.save(&log_in).await?;
-    is("the same again", matches!(answer, Saved::Saved { before, .. } if before == Some(first)), true)?;
+    is("the same again", session.save(&log_in).await?, Saved::Saved { before: Some(first), at })?;
     is("the record", session.record().await?, record.clone())?;
-    is("its proof", record.proof, new.proof())
+    is("its proof", (record.proof, record.proved), (new.proof(), at))
 }
 
 async fn users_and_labels_of_any_text_read_back(bench: &Bench<'_>) -> Outcome {

@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::form::token_in;
 use super::source::look;
-use super::token::{check, is_alive};
+use super::token::{check, nothing_to_use};
 use super::{CsrfLayer, Settings, refuse};
 use crate::error::Error;
 use crate::layer::Main;
@@ -79,8 +79,12 @@ async fn let_through<L: 'static>(settings: &Settings, request: Request) -> Resul
     let handle = crate::session::handle_of::<CsrfLayer<L>, L>(request.extensions())?;
     let refuse = |refusal| refuse(&handle, refusal);
     let source = look(request.headers(), request.uri(), &settings.origins).map_err(refuse)?;
-    Session::<Untyped, L>::asked_for_as::<CsrfLayer<L>>(request.extensions()).await?;
-    if !is_alive(&handle) {
+    match Session::<Untyped, L>::asked_for_as::<CsrfLayer<L>>(request.extensions()).await {
+        // Its route may do without the session: whether it does is not for this layer to say.
+        Err(error) if !error.is_unavailable() => return Err(error),
+        _ => {}
+    }
+    if nothing_to_use(&handle, source)? {
         return Ok(request);
     }
     if let Some(sent) = request.headers().get(&settings.header) {

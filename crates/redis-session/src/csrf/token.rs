@@ -80,15 +80,28 @@ impl<L> CsrfToken<L> {
     /// `is_csrf`: the request comes from another site; or there is a session, and this is not its token.
     pub fn verify(&self, sent: &str) -> Result<(), Error> {
         let source = self.source.map_err(|refusal| refuse(&self.handle, refusal))?;
+        if nothing_to_use(&self.handle, source)? {
+            return Ok(());
+        }
         check(&self.handle, source, Some(sent.as_bytes())).map_err(|refusal| refuse(&self.handle, refusal))
     }
 }
 
-/// Whether a request from there with this token may use the session. Without one there is nothing to use.
-pub(super) fn check(handle: &Handle, source: Source, sent: Option<&[u8]>) -> Result<(), CsrfRefusal> {
-    if !is_alive(handle) {
-        return Ok(());
+/// Whether there is no session that a request from there could misuse.
+///
+/// # Errors
+/// The session could not be read, and so the token cannot be checked. From the application's own pages a request is let
+/// through all the same: all that can be done without having read the session is to log out.
+pub(super) fn nothing_to_use(handle: &Handle, source: Source) -> Result<bool, Error> {
+    let state = handle.state();
+    if source != Source::Own {
+        state.was_read()?;
     }
+    Ok(!matches!(state.found, Found::Alive(_)))
+}
+
+/// Whether a request from there with this token may use the session.
+pub(super) fn check(handle: &Handle, source: Source, sent: Option<&[u8]>) -> Result<(), CsrfRefusal> {
     let sent = sent.filter(|sent| !sent.is_empty()).ok_or(CsrfRefusal::NoToken)?;
     let signer = &handle.settings.signer;
     let is_right = bound(handle, |of| {
@@ -96,10 +109,6 @@ pub(super) fn check(handle: &Handle, source: Source, sent: Option<&[u8]>) -> Res
         signer.is_form_token(sent, of) || may_be_older && signer.is_form_token(sent, FormOf::Nobody)
     });
     if is_right { Ok(()) } else { Err(CsrfRefusal::WrongToken) }
-}
-
-pub(super) fn is_alive(handle: &Handle) -> bool {
-    matches!(handle.state().found, Found::Alive(_))
 }
 
 /// What the tokens of this request are bound to, by what it knows of its session now.
