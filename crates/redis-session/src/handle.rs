@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) wish: WishChange,
     /// Why the outcome of a write is unknown. Nothing more is written then.
     pub(crate) doubt: Option<Error>,
+    /// Whether the request's cookie was looked at.
+    cookie_read: bool,
     /// Whether a cookie of our name came along.
     pub(crate) presented: bool,
     /// Why this request ended the session. `None`: it did not.
@@ -174,6 +176,7 @@ impl Handle {
             latest: None,
             wish: WishChange::default(),
             doubt: None,
+            cookie_read: false,
             presented: false,
             ended_here: None,
             outgoing: Outgoing::Nothing,
@@ -282,17 +285,32 @@ impl Handle {
         }
     }
 
-    async fn read_cookie_and_store(&self) -> Result<(), Error> {
+    /// The id that the request came with or was given since; the cookie is looked at, once, and the store is not asked.
+    pub(crate) fn presented_id(&self) -> Option<SessionId> {
+        let is_known = |state: &State| state.cookie_read || !matches!(state.loaded, Loaded::NotYet);
+        {
+            let state = self.state();
+            if is_known(&state) {
+                return state.id.clone();
+            }
+        }
         let scanned = scan(&self.cookies, self.settings.cookie.name(), &self.settings.signer);
+        let mut state = self.state();
+        if is_known(&state) {
+            return state.id.clone();
+        }
+        state.cookie_read = true;
+        state.presented = scanned.presented;
+        (state.id, state.signed_by) = (scanned.id.clone(), scanned.signed_by);
+        drop(state);
         if let Some(refusal) = scanned.refusal {
             self.tell(Event::Refused(refusal));
         }
-        {
-            let mut state = self.state();
-            state.presented = scanned.presented;
-            (state.id, state.signed_by) = (scanned.id.clone(), scanned.signed_by);
-        }
-        let found = match &scanned.id {
+        scanned.id
+    }
+
+    async fn read_cookie_and_store(&self) -> Result<(), Error> {
+        let found = match &self.presented_id() {
             None => Ok(Found::Absent),
             Some(id) => self.look_up(id).instrument(self.span("load")).await,
         };

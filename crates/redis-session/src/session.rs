@@ -136,6 +136,34 @@ impl<L> Session<Untyped, L> {
         Self::asked_for_as::<Self>(extensions)
     }
 
+    /// The session that the request's cookie names, before anybody asked the store whether it lives; `None`: it came
+    /// without one, or with one that is none of ours. For who has to know a name of the session before it is loaded;
+    /// asks for nothing, so a response that shows it says `Vary: cookie` by itself.
+    ///
+    /// # Errors
+    /// There is no layer of this marker around.
+    ///
+    /// ```
+    /// use redis_session::{Session, Untyped};
+    ///
+    /// fn is_first_visit(request: &http::Request<()>) -> Result<bool, redis_session::Error> {
+    ///     Ok(Session::<Untyped>::presented(request.extensions())?.is_none())
+    /// }
+    /// # let mut request = http::Request::new(());
+    /// assert!(is_first_visit(&request).is_err(), "no layer");
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// Session::detached(std::collections::BTreeMap::<String, u8>::new()).await.unwrap().attach(&mut request);
+    /// assert!(!is_first_visit(&request).unwrap());
+    /// # });
+    /// ```
+    pub fn presented(extensions: &Extensions) -> Result<Option<SessionHandle>, Error>
+    where
+        L: 'static,
+    {
+        let handle = handle_of::<Self, L>(extensions)?;
+        Ok(handle.presented_id().map(|id| handle.key(&id).handle()))
+    }
+
     /// As [`from_extensions`](Self::from_extensions), for who asked for an `S`.
     pub(crate) fn asked_for_as<S>(
         extensions: &Extensions,

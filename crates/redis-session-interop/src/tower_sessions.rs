@@ -1,0 +1,8 @@
+//! tower-sessions 0.14: handlers and crates that extract its `Session` (axum-login 0.18, axum-messages 0.8) work unchanged
+//! on our layer, with [`TowerSessionsLayer`] inside it.
+
+mod bridge;
+mod layer;
+mod names;
+
+pub use layer::{ResponseFuture, TowerSessions, TowerSessionsLayer};
