@@ -19,6 +19,8 @@ all() {
   local features
   features=$(gated | awk '$2 != "mutants" { print $1 "/" $2 }' | sort -u | paste -sd ,) || return
   cargo test --workspace --no-fail-fast --features "$features" || return
+  # What a build without TLS refuses.
+  cargo test --package redis-session-store --test it -- by_a_build_without_it || return
   # Apart, so that the tests before run what users get: with this feature, tests can take rules of the protocol out.
   gated | awk '$2 == "mutants"' | while read -r package feature test; do
     cargo test --package "$package" --features "$feature" --test "$test" </dev/null || exit
