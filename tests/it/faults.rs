@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
+use futures_util::stream::{self, StreamExt as _};
 use redis_session::{Expiry, KeyRing, RedisSessionLayer, RedisStore, Session, Sessions};
 use redis_session_testkit::{Action, Browser, Command, Page, Proxy, RedisServer};
-use tokio::task::JoinSet;
 
 /// The store's, as it is by default.
 const DEADLINE: Duration = Duration::from_millis(250);
@@ -79,7 +79,8 @@ const FAULTS: [(&str, Fault); 19] = [
 
 impl Fault {
     fn begin(self, redis: &RedisServer, proxy: &Proxy) {
-        let cut = || proxy.lead_to(proxy_target(redis));
+        // To lead there again cuts all connections.
+        let cut = || proxy.lead_to(redis.address());
         match self {
             Self::Gone => proxy.lead_to(SocketAddr::from(([127, 0, 0, 1], 1))),
             Self::Cut => proxy.fault(|_| Action::Cut),
@@ -113,7 +114,7 @@ impl Fault {
         proxy.clear_faults();
         proxy.release();
         match self {
-            Self::Gone => proxy.lead_to(proxy_target(redis)),
+            Self::Gone => proxy.lead_to(redis.address()),
             Self::Frozen => redis.resume(),
             Self::Replica => drop(redis.run(&["REPLICAOF", "NO", "ONE"])),
             Self::Memory => drop(redis.run(&["CONFIG", "SET", "maxmemory", "0"])),
@@ -123,11 +124,6 @@ impl Fault {
             _ => {}
         }
     }
-}
-
-/// To lead there again cuts all connections.
-fn proxy_target(redis: &RedisServer) -> SocketAddr {
-    redis.address()
 }
 
 fn of_a_request(command: &Command) -> bool {
@@ -346,32 +342,18 @@ impl Shop {
 /// `WRITE_FAULTS=1` writes the page anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn r83_r85_r86_r88_r91_each_fault_at_each_operation_is_answered_in_time_and_recovered_from() {
-    let mut rows: Vec<Option<[u16; 7]>> = vec![None; FAULTS.len()];
-    let mut running = JoinSet::new();
-    let (mut latest, mut longest_away) = (Duration::ZERO, Duration::ZERO);
-    for (nth, (name, fault)) in FAULTS.into_iter().enumerate() {
-        if running.len() == AT_ONCE {
-            take(&mut running, &mut rows, &mut latest, &mut longest_away).await;
-        }
-        running.spawn(async move {
-            let shop = Shop::open(fault).await;
-            let mut cells = Vec::new();
-            for operation in OPERATIONS {
-                cells.push(shop.look(name, operation).await);
-            }
-            (nth, cells)
-        });
-    }
-    while !running.is_empty() {
-        take(&mut running, &mut rows, &mut latest, &mut longest_away).await;
-    }
+    let rows = stream::iter(FAULTS).map(|(name, fault)| tokio::spawn(look_at(name, fault))).buffered(AT_ONCE);
+    let rows: Vec<Vec<Cell>> = rows.map(Result::unwrap).collect().await;
+    let cells = || rows.iter().flatten();
+    let latest = cells().map(|cell| cell.answered).max().unwrap();
+    let longest_away = cells().map(|cell| cell.back).max().unwrap();
     println!(
         "the longest answer took {latest:?}, and the first good one came at most {longest_away:?} after the end of a fault"
     );
 
     let mut table = String::new();
     for ((name, _), row) in FAULTS.iter().zip(&rows) {
-        let statuses = row.unwrap().map(|status| status.to_string()).join(" | ");
+        let statuses = row.iter().map(|cell| cell.status.to_string()).collect::<Vec<_>>().join(" | ");
         writeln!(table, "| {name} | {statuses} |").unwrap();
     }
     let (page, path) = (include_str!("../../docs/faults.md"), concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md"));
@@ -388,20 +370,18 @@ async fn r83_r85_r86_r88_r91_each_fault_at_each_operation_is_answered_in_time_an
 const BEGIN: &str = "| --- | --- | --- | --- | --- | --- | --- | --- |\n";
 const END: &str = "\n<!-- The end of what tests/it/faults.rs found. -->\n";
 
-async fn take(
-    running: &mut JoinSet<(usize, Vec<Cell>)>,
-    rows: &mut [Option<[u16; 7]>],
-    latest: &mut Duration,
-    longest_away: &mut Duration,
-) {
-    let (nth, cells) = running.join_next().await.unwrap().unwrap();
+/// One row of the table.
+async fn look_at(name: &'static str, fault: Fault) -> Vec<Cell> {
+    let shop = Shop::open(fault).await;
+    let mut cells = Vec::new();
+    for operation in OPERATIONS {
+        cells.push(shop.look(name, operation).await);
+    }
     let most = |of: fn(&Cell) -> Duration| cells.iter().map(of).max().unwrap();
     let (answered, back) = (most(|cell| cell.answered), most(|cell| cell.back));
     let statuses: Vec<u16> = cells.iter().map(|cell| cell.status).collect();
-    let name = FAULTS[nth].0;
     println!("{name}: {statuses:?}, the longest answer after {answered:?}, back at most {back:?} after the end");
     assert!(answered < LATEST, "{name}: an answer took {answered:?}");
     assert!(back < BACK, "{name}: back after {back:?}");
-    rows[nth] = Some(statuses.try_into().unwrap());
-    (*latest, *longest_away) = ((*latest).max(answered), (*longest_away).max(back));
+    cells
 }

@@ -3,19 +3,20 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use redis_session::{Clock, Error, Event, KeyRing, MemoryStore, Observer, RedisSessionLayer, Session};
+use redis_session::{Clock, Error, KeyRing, MemoryStore, RedisSessionLayer, Session};
 use redis_session_testkit::{Browser, Page, RedisServer};
 use tower::{Layer, ServiceExt, service_fn};
+
+use crate::watched::Seen;
 
 /// An application's sessions, in memory or on a Redis of their own.
 pub(crate) struct Place {
     pub(crate) layer: RedisSessionLayer,
-    pub(crate) events: Events,
+    pub(crate) events: Seen,
     /// The store's clock, if it is in memory.
     clock: Clock,
     /// `None`: in memory.
@@ -45,7 +46,7 @@ impl Place {
     }
 
     pub(crate) fn around(layer: RedisSessionLayer, redis: Option<RedisServer>) -> Self {
-        let events = Events::default();
+        let events = Seen::default();
         Self { layer: layer.observer(events.clone()), events, clock: Clock::system(), redis }
     }
 
@@ -101,22 +102,6 @@ fn make_list_older(redis: &RedisServer, key: &str, by: i64) {
         let score: i64 = entry[1].parse().unwrap();
         let earlier = (score.abs() - by) * score.signum();
         redis.run(&["ZADD", key, &earlier.to_string(), &entry[0]]);
-    }
-}
-
-/// What happened to sessions since it was last asked.
-#[derive(Clone, Default)]
-pub(crate) struct Events(Arc<Mutex<Vec<Event>>>);
-
-impl Events {
-    pub(crate) fn take(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.0.lock().unwrap())
-    }
-}
-
-impl Observer for Events {
-    fn observe(&self, event: Event) {
-        self.0.lock().unwrap().push(event);
     }
 }
 

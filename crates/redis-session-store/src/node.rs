@@ -23,7 +23,7 @@ use crate::health::{Health, Unwell};
 use crate::script::Script;
 use crate::server::{Cause, Failure, Pairs, Reply, Server};
 use crate::tls::{self, Tls};
-use crate::url::{Place, Url};
+use crate::url::{Place, Url, without_brackets};
 
 /// How often a client is asked for the time, and so whether it is well.
 const EVERY: Duration = Duration::from_millis(250);
@@ -140,18 +140,12 @@ impl Target {
     }
 }
 
-#[cfg(unix)]
 fn server(place: Place) -> ServerConfig {
     match place {
         Place::Tcp { host, port, .. } => ServerConfig::new_centralized(host, port),
+        #[cfg(unix)]
         Place::Socket(path) => ServerConfig::new_unix_socket(path),
-    }
-}
-
-#[cfg(not(unix))]
-fn server(place: Place) -> ServerConfig {
-    match place {
-        Place::Tcp { host, port, .. } => ServerConfig::new_centralized(host, port),
+        #[cfg(not(unix))]
         Place::Socket(_) => unreachable!("a URL of a socket is refused on this system"),
     }
 }
@@ -159,7 +153,7 @@ fn server(place: Place) -> ServerConfig {
 /// Whether nothing that is sent to this host leaves the machine. A name that only resolves to it does not count: it may
 /// resolve otherwise tomorrow.
 fn is_this_machine(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let bare = without_brackets(host);
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

@@ -13,6 +13,7 @@ use redis_session_core::{Error, Kind};
 use tokio::task::spawn_blocking;
 
 use crate::RedisStoreOptions;
+use crate::url::without_brackets;
 
 /// Whether this build speaks TLS.
 pub(crate) const IS_BUILT_IN: bool = true;
@@ -123,10 +124,6 @@ impl Tls {
             .with_client_auth_cert(chain, key)
             .map_err(|error| caused("our certificate for Redis and its key do not fit together", error))
     }
-}
-
-fn without_brackets(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 fn roots(authorities: Vec<Pem>) -> Result<RootCertStore, Error> {

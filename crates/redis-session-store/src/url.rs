@@ -76,12 +76,9 @@ impl Url {
                  and %3F or %23 for these signs in a password",
             ));
         }
-        let (credentials, place) = match rest.rsplit_once('@') {
-            Some((credentials, place)) => (Some(credentials), place),
-            None => (None, rest),
-        };
+        let (credentials, place) = split_credentials(rest);
         let (authority, path) = place.split_once('/').unwrap_or((place, ""));
-        let (user, password) = credentials.map_or(Ok((None, None)), read_credentials)?;
+        let (user, password) = read_credentials(credentials)?;
         let (host, port) = read_authority(authority)?;
         Ok(Self { place: Place::Tcp { host, port, tls }, user, password, database: read_database(path)? })
     }
@@ -94,14 +91,11 @@ impl Url {
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').ok_or_else(no_path)?;
-        let (credentials, host) = match authority.rsplit_once('@') {
-            Some((credentials, host)) => (Some(credentials), host),
-            None => (None, authority),
-        };
+        let (credentials, host) = split_credentials(authority);
         if !matches!(host, "" | "localhost") || path.is_empty() || path.contains('#') {
             return Err(no_path());
         }
-        let (user, password) = credentials.map_or(Ok((None, None)), read_credentials)?;
+        let (user, password) = read_credentials(credentials)?;
         let path = format!("/{}", decode(path, "path")?);
         let mut url = Self { place: Place::Socket(path.into()), user, password, database: 0 };
         for (name, value) in
@@ -150,7 +144,16 @@ fn refused(scheme: &str) -> Error {
 
 type Credentials = (Option<String>, Option<String>);
 
-fn read_credentials(text: &str) -> Result<Credentials, Error> {
+/// What is before the last "@", and what is behind it. `None`: there is none.
+fn split_credentials(text: &str) -> (Option<&str>, &str) {
+    match text.rsplit_once('@') {
+        Some((credentials, rest)) => (Some(credentials), rest),
+        None => (None, text),
+    }
+}
+
+fn read_credentials(text: Option<&str>) -> Result<Credentials, Error> {
+    let Some(text) = text else { return Ok((None, None)) };
     let (user, password) = match text.split_once(':') {
         Some((user, password)) => (decode(user, "user or password")?, decode(password, "user or password")?),
         None => {
@@ -161,6 +164,11 @@ fn read_credentials(text: &str) -> Result<Credentials, Error> {
     };
     let given = |text: String| (!text.is_empty()).then_some(text);
     Ok((given(user), given(password)))
+}
+
+/// The address itself, of one of version 6.
+pub(crate) fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 fn read_authority(text: &str) -> Result<(String, u16), Error> {

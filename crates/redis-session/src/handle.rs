@@ -57,7 +57,7 @@ pub(crate) struct State {
     /// Why the outcome of a write is unknown. Nothing more is written then.
     pub(crate) doubt: Option<Error>,
     /// Whether the request's cookie was looked at.
-    cookie_read: bool,
+    pub(crate) cookie_read: bool,
     /// Whether a cookie of our name came along.
     pub(crate) presented: bool,
     /// Why this request ended the session. `None`: it did not.
@@ -287,18 +287,11 @@ impl Handle {
 
     /// The id that the request came with or was given since; the cookie is looked at, once, and the store is not asked.
     pub(crate) fn presented_id(&self) -> Option<SessionId> {
-        let is_known = |state: &State| state.cookie_read || !matches!(state.loaded, Loaded::NotYet);
-        {
-            let state = self.state();
-            if is_known(&state) {
-                return state.id.clone();
-            }
-        }
-        let scanned = scan(&self.cookies, self.settings.cookie.name(), &self.settings.signer);
         let mut state = self.state();
-        if is_known(&state) {
+        if state.cookie_read {
             return state.id.clone();
         }
+        let scanned = scan(&self.cookies, self.settings.cookie.name(), &self.settings.signer);
         state.cookie_read = true;
         state.presented = scanned.presented;
         (state.id, state.signed_by) = (scanned.id.clone(), scanned.signed_by);

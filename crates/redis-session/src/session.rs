@@ -412,7 +412,10 @@ impl Session {
     pub async fn detached<T: State + Clone>(state: T) -> Result<Self, Error> {
         let layer: RedisSessionLayer = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?);
         let handle = Handle::new(layer.settings, CookieLines::default(), &Uri::default());
-        handle.state().loaded = Loaded::Done;
+        {
+            let mut state = handle.state();
+            (state.cookie_read, state.loaded) = (true, Loaded::Done);
+        }
         {
             let mut working = handle.working()?;
             View::<T>::open(&mut working)?.update(&mut working, move |value| *value = state.clone())?;

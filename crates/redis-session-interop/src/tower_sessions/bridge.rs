@@ -169,9 +169,10 @@ impl<L: 'static> Bridge<L> {
     async fn take(&self, data: &Data) -> Result<(), Error> {
         let ours = self.ours().await?;
         self.follow_user(&ours, data).await?;
-        let seen = self.state().seen.clone();
-        let seen = stage(&ours, seen.as_deref(), data)?;
-        self.state().seen = Some(seen);
+        {
+            let mut state = self.state();
+            state.seen = Some(stage(&ours, state.seen.as_deref(), data)?);
+        }
         self.follow_expiry(&ours).await?;
         if std::mem::take(&mut self.state().cycled) {
             ours.rotate().await?;
