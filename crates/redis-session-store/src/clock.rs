@@ -28,11 +28,13 @@ struct Sample {
     error: i64,
 }
 
-impl ServerClock {
-    pub(crate) fn new() -> Self {
+impl Default for ServerClock {
+    fn default() -> Self {
         Self { start: Instant::now(), offset: AtomicI64::new(UNKNOWN), samples: Mutex::default() }
     }
+}
 
+impl ServerClock {
     /// Whether there was an answer yet.
     pub(crate) fn is_known(&self) -> bool {
         self.offset.load(Ordering::Relaxed) != UNKNOWN
@@ -40,9 +42,32 @@ impl ServerClock {
 
     /// What it shows. `None`: no answer yet.
     pub(crate) fn now(&self) -> Option<Time> {
+        self.micros().map(|micros| Time::from_millis(u64::try_from(micros / 1000).unwrap_or(0)))
+    }
+
+    /// The same from what a script told, in milliseconds.
+    pub(crate) fn learn_millis(&self, at: Time, sent: Instant) {
+        self.learn(i64::try_from(at.as_millis()).unwrap_or(i64::MAX).saturating_mul(1000), sent);
+    }
+
+    /// A moment of this clock by another one. The same where one of them is not known.
+    pub(crate) fn by_clock(&self, other: &Self, moment: Time) -> Time {
+        let (ours, theirs) = (self.micros(), other.micros());
+        let (Some(ours), Some(theirs)) = (ours, theirs) else { return moment };
+        let ahead = Duration::from_micros(theirs.abs_diff(ours));
+        if moment == Time::MAX {
+            moment
+        } else if theirs >= ours {
+            moment + ahead
+        } else {
+            moment - ahead
+        }
+    }
+
+    /// What it shows, in microseconds.
+    fn micros(&self) -> Option<i64> {
         let offset = self.offset.load(Ordering::Relaxed);
-        let micros = offset.saturating_add(micros(self.start.elapsed()));
-        (offset != UNKNOWN).then(|| Time::from_millis(u64::try_from(micros / 1000).unwrap_or(0)))
+        (offset != UNKNOWN).then(|| offset.saturating_add(micros(self.start.elapsed())))
     }
 
     /// Learns from a server that showed `at` (in microseconds) at some moment between `sent` and now.
@@ -77,7 +102,7 @@ mod tests {
 
     #[test]
     fn it_is_unknown_until_the_first_answer() {
-        let clock = ServerClock::new();
+        let clock = ServerClock::default();
         assert_eq!(clock.now(), None);
         clock.learn(AT, Instant::now());
         assert!(shows(&clock, AT));
@@ -85,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_slow_answer_does_not_move_it_and_a_jump_is_taken_over_at_once() {
-        let clock = ServerClock::new();
+        let clock = ServerClock::default();
         clock.learn(AT, Instant::now());
         let Some(long_ago) = Instant::now().checked_sub(Duration::from_millis(200)) else { return };
         clock.learn(AT, long_ago); // the middle of the trip would be 100 ms off
@@ -97,8 +122,23 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_of_one_server_is_told_by_the_clock_of_another() {
+        let [ours, theirs, unknown] = [(); 3].map(|()| ServerClock::default());
+        ours.learn(AT, Instant::now());
+        let moment = Time::from_millis(5_000_000);
+        for ahead in [3_600_000_i64, -2_000, 0] {
+            theirs.learn(AT + ahead * 1000, Instant::now());
+            let told = ours.by_clock(&theirs, moment).as_millis();
+            assert!(told.abs_diff((5_000_000 + ahead) as u64) < 20, "{ahead}: {told}");
+            assert_eq!(ours.by_clock(&theirs, Time::MAX), Time::MAX);
+        }
+        assert_eq!(ours.by_clock(&unknown, moment), moment);
+        assert_eq!(unknown.by_clock(&ours, moment), moment);
+    }
+
+    #[test]
     fn no_answer_makes_it_panic() {
-        let clock = ServerClock::new();
+        let clock = ServerClock::default();
         for at in [i64::MIN, i64::MAX, 0, -1, AT] {
             clock.learn(at, Instant::now());
             let _ = clock.now();

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis_session_core::{
-    Doom, Doomed, Enter, Entered, Error, Page, PageMark, Prolong, Prolonged, SessionHandle, SessionKey, Standing,
-    Stored, UserKey, Which,
+    Doom, Doomed, Enter, Entered, Error, Kind, Page, PageMark, Prolong, Prolonged, SessionHandle, SessionKey, Standing,
+    Stored, Time, UserKey, Which,
 };
 
 use crate::script::{Script, Words, named, unexpected};
-use crate::server::{Failure, Reply, Server};
+use crate::server::{Failure, Reply, ScanMark, Server};
 use crate::store::Operations;
 
 pub(crate) static ENTER: Script = Script {
@@ -32,17 +32,17 @@ const SCANNED_AT_ONCE: &[u8] = b"1000";
 impl<S: Server> Operations<S> {
     pub(crate) async fn enter(&self, user: &UserKey, enter: &Enter) -> Result<Entered, Error> {
         let key = self.user_key(user);
-        self.checked(entered(self.run(&ENTER, &key, vec![enter_words(enter)]).await?, &key))
+        self.checked(entered(self.run(&ENTER, &key, vec![enter_words(enter, self.until(&key, enter.not_after))]).await?, &key))
     }
 
     pub(crate) async fn prolong(&self, user: &UserKey, prolong: &Prolong) -> Result<Prolonged, Error> {
         let key = self.user_key(user);
-        self.checked(prolonged(self.run(&PROLONG, &key, vec![prolong_words(prolong)]).await?, &key))
+        self.checked(prolonged(self.run(&PROLONG, &key, vec![prolong_words(prolong, self.until(&key, prolong.not_after))]).await?, &key))
     }
 
     pub(crate) async fn doom(&self, user: &UserKey, doom: &Doom) -> Result<Doomed, Error> {
         let key = self.user_key(user);
-        self.checked(doomed(self.run(&DOOM, &key, vec![doom_words(doom)]).await?, &key))
+        self.checked(doomed(self.run(&DOOM, &key, vec![doom_words(doom, self.until(&key, doom.not_after))]).await?, &key))
     }
 
     pub(crate) async fn leave(&self, user: &UserKey, sessions: &[SessionHandle]) -> Result<(), Error> {
@@ -68,7 +68,7 @@ impl<S: Server> Operations<S> {
         let by = self.by();
         self.know_the_time(by).await?;
         // What is past its time is dropped by the next step that writes.
-        let from = self.clock.now().map_or_else(|| "0".to_owned(), |now| format!("({}", now.as_millis()));
+        let from = self.server.now().map_or_else(|| "0".to_owned(), |now| format!("({}", now.as_millis()));
         let range = vec![from.into(), Bytes::from_static(b"+inf")];
         let reply = self.server.command("ZRANGEBYSCORE", &self.user_key(user), range, by).await;
         match reply.map_err(Failure::of_read)? {
@@ -99,16 +99,12 @@ impl<S: Server> Operations<S> {
 
     /// Some of a realm's sessions, as `SCAN` finds them.
     pub(crate) async fn page(&self, realm: &Arc<str>, from: Option<PageMark>) -> Result<Page, Error> {
-        let cursor: Bytes = from.map_or_else(|| "0".to_owned(), |PageMark(cursor)| cursor).into();
+        let from = from.map(|PageMark(text)| mark(&text)).transpose()?.unwrap_or_default();
         let place = [self.prefix.as_str(), realm, ":"].concat();
         let pattern = [&literally(&place), "??????????????????????"].concat();
         let words = [b"MATCH".as_slice(), pattern.as_bytes(), b"COUNT", SCANNED_AT_ONCE, b"TYPE", b"hash"];
         let args = words.iter().map(|word| Bytes::copy_from_slice(word)).collect();
-        let reply = self.server.command("SCAN", &cursor, args, self.by()).await.map_err(Failure::of_read)?;
-        let Reply::List(parts) = reply else { return Err(unexpected()) };
-        let Ok([Reply::Text(next), Reply::List(keys)]) = <[Reply; 2]>::try_from(parts) else {
-            return Err(unexpected());
-        };
+        let (keys, next) = self.server.scan(from, args, self.by()).await.map_err(Failure::of_read)?;
         let session = |key: Reply| match key {
             Reply::Text(key) => {
                 let handle = std::str::from_utf8(&key).ok()?.strip_prefix(&place)?.to_owned();
@@ -116,13 +112,23 @@ impl<S: Server> Operations<S> {
             }
             _ => None,
         };
-        let next = (next != "0").then(|| PageMark(String::from_utf8_lossy(&next).into_owned()));
+        let next = next.map(|ScanMark { slot, server, cursor }| PageMark(format!("{cursor} {slot} {server}")));
         Ok(Page { sessions: keys.into_iter().filter_map(session).collect(), next })
     }
 
     fn user_key(&self, user: &UserKey) -> Bytes {
         [&self.prefix, user.to_text().as_str()].concat().into()
     }
+}
+
+/// What a page before said. It is opaque to callers, who may have kept it as text.
+fn mark(text: &str) -> Result<ScanMark, Error> {
+    let mut parts = text.splitn(3, ' ');
+    let read = (|| {
+        let (cursor, slot) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(ScanMark { slot, server: parts.next()?.to_owned(), cursor })
+    })();
+    read.ok_or_else(|| Error::new(Kind::Config, "this is no mark of a page of sessions"))
 }
 
 /// A text as a glob that matches nothing else.
@@ -134,33 +140,33 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn enter_words(enter: &Enter) -> Bytes {
+fn enter_words(enter: &Enter, until: Time) -> Bytes {
     Words::new()
         .handle(Some(enter.session))
         .number(ms(enter.life))
         .optional(enter.cap.map(|cap| cap as u64))
         .number(ms(enter.age))
         .handle(enter.instead_of)
-        .number(enter.not_after.as_millis())
+        .number(until.as_millis())
         .finish()
 }
 
-fn prolong_words(prolong: &Prolong) -> Bytes {
+fn prolong_words(prolong: &Prolong, until: Time) -> Bytes {
     Words::new()
         .handle(Some(prolong.session))
         .number(ms(prolong.life))
         .flag(prolong.add, "add")
-        .number(prolong.not_after.as_millis())
+        .number(until.as_millis())
         .finish()
 }
 
-fn doom_words(doom: &Doom) -> Bytes {
+fn doom_words(doom: &Doom, until: Time) -> Bytes {
     let (which, session) = match doom.which {
         Which::Only(session) => ("only", Some(session)),
         Which::AllBut(session) => ("but", Some(session)),
         Which::All => ("all", None),
     };
-    Words::new().word(which.as_bytes()).handle(session).number(doom.not_after.as_millis()).finish()
+    Words::new().word(which.as_bytes()).handle(session).number(until.as_millis()).finish()
 }
 
 /// The last revocation, which is a member as well.
@@ -221,8 +227,6 @@ fn doomed(reply: Reply, key: &Bytes) -> Result<Doomed, Error> {
 
 #[cfg(test)]
 mod tests {
-    use redis_session_core::Time;
-
     use super::*;
 
     const KEY: &str = "sess:main:user:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -251,12 +255,12 @@ mod tests {
             instead_of: Some(session()),
             not_after,
         };
-        assert_eq!(enter_words(&enter), format!("{HANDLE} 5 3 7 {HANDLE} 9 "));
+        assert_eq!(enter_words(&enter, not_after), format!("{HANDLE} 5 3 7 {HANDLE} 9 "));
         (enter.cap, enter.instead_of) = (None, None);
-        assert_eq!(enter_words(&enter), format!("{HANDLE} 5 - 7 - 9 "));
+        assert_eq!(enter_words(&enter, not_after), format!("{HANDLE} 5 - 7 - 9 "));
         for (add, word) in [(true, "add"), (false, "-")] {
             let prolong = Prolong { session: session(), life: Duration::from_millis(5), add, not_after };
-            assert_eq!(prolong_words(&prolong), format!("{HANDLE} 5 {word} 9 "));
+            assert_eq!(prolong_words(&prolong, not_after), format!("{HANDLE} 5 {word} 9 "));
         }
         let dooms = [
             (Which::Only(session()), "only", HANDLE),
@@ -264,7 +268,7 @@ mod tests {
             (Which::All, "all", "-"),
         ];
         for (which, word, named) in dooms {
-            assert_eq!(doom_words(&Doom { which, not_after }), format!("{word} {named} 9 "));
+            assert_eq!(doom_words(&Doom { which, not_after }, not_after), format!("{word} {named} 9 "));
         }
     }
 

@@ -25,8 +25,11 @@ mod options;
 mod script;
 mod server;
 mod store;
+mod subscription;
+mod target;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
+mod topology;
 mod url;
 
 use std::fmt;
@@ -48,8 +51,10 @@ pub use crate::options::RedisStoreOptions;
 pub use crate::tls::Tls;
 
 use crate::bell::Bell;
-use crate::node::{Node, Target};
+use crate::server::Server;
 use crate::store::Operations;
+use crate::target::Way;
+use crate::topology::Topology;
 
 /// Sessions in Redis, each a hash with a time to live, changed only by scripts that check first.
 ///
@@ -69,7 +74,7 @@ use crate::store::Operations;
 /// ```
 #[derive(Clone)]
 pub struct RedisStore {
-    operations: Arc<Operations<Node>>,
+    operations: Arc<Operations<Topology>>,
     bell: Arc<Bell>,
     place: Arc<str>,
 }
@@ -86,7 +91,7 @@ impl RedisStore {
 
     /// Settings, and then [`connect`](RedisStoreOptions::connect), which also tells what is wrong with the URL.
     pub fn options(url: &str) -> RedisStoreOptions {
-        RedisStoreOptions::new(url::Url::parse(url).map(Target::of_url))
+        RedisStoreOptions::new(url::Url::parse(url).map(Way::of_url))
     }
 
     /// Connects to where a pool of the application's does: its server, user, password, database and TLS. The pool
@@ -101,7 +106,7 @@ impl RedisStore {
 
     /// As [`from_pool`](Self::from_pool), with settings.
     pub fn pool_options(pool: &fred::clients::Pool) -> RedisStoreOptions {
-        RedisStoreOptions::new(Target::of_pool(pool))
+        RedisStoreOptions::new(Ok(Way::of_pool(pool)))
     }
 
     /// Asks Redis for the time, for a health check of the application's. Changes nothing.
@@ -115,7 +120,7 @@ impl RedisStore {
 
 impl Store for RedisStore {
     fn now(&self) -> Option<Time> {
-        self.operations.clock.now()
+        self.operations.server.now()
     }
 
     fn deadline(&self) -> Duration {

@@ -1,6 +1,6 @@
 //! What stands in the place of `tls.rs` in a build without the feature `tls`: nothing can be asked of it.
 
-use fred::types::config::Config;
+use fred::types::config::{Config, Server};
 use redis_session_core::Error;
 
 /// Whether this build speaks TLS. (A pool of the application's may all the same.)
@@ -15,7 +15,15 @@ impl Tls {
     pub(crate) async fn secure(self, config: Config, _: bool) -> Result<Config, Error> {
         Ok(config)
     }
+
+    /// None.
+    pub(crate) fn name(&self) -> Option<&str> {
+        None
+    }
 }
+
+/// Left to the client, which takes the host.
+pub(crate) fn name(_: &mut Server, _: &str) {}
 
 /// Nothing, since nothing here can tell.
 pub(crate) fn what_is_wrong(_: &str) -> Option<&'static str> {

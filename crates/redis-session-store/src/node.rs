@@ -4,26 +4,24 @@
 //! fred does not notice a server that is silent under steady traffic, so each client has a health check. Its `TIME`s also
 //! set the clock.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fred::clients::{Client, SubscriberClient};
+use fred::clients::Client;
 use fred::error::{Error as FredError, ErrorKind};
 use fred::interfaces::{ClientLike, HashesInterface};
-use fred::types::config::{Blocking, Config, Options, ReconnectPolicy, ServerConfig};
-use fred::types::{Builder, ClusterHash, CustomCommand, RespVersion, Value};
-use redis_session_core::{Error, Kind, Time};
+use fred::types::config::Options;
+use fred::types::{ClusterHash, CustomCommand, Value};
+use redis_session_core::{Error, Time};
 use tokio::task::JoinHandle;
 
 use crate::clock::ServerClock;
 use crate::health::{Health, Unwell};
 use crate::script::Script;
-use crate::server::{Cause, Failure, Pairs, Reply, Server};
-use crate::tls::{self, Tls};
-use crate::url::{Place, Url, without_brackets};
+use crate::server::{Cause, Elsewhere, Failure, Pairs, Reply};
+use crate::target::{Settings, Target};
 
 /// How often a client is asked for the time, and so whether it is well.
 const EVERY: Duration = Duration::from_millis(250);
@@ -31,143 +29,6 @@ const EVERY: Duration = Duration::from_millis(250);
 const SOON: Duration = Duration::from_millis(20);
 /// How long the first answer of all may take until it is asked for again.
 const PATIENCE: Duration = Duration::from_millis(150);
-
-/// Where a server is, and who we are to it.
-#[derive(Clone)]
-pub(crate) struct Target {
-    config: Config,
-    /// For messages: host and port, or the path of a socket.
-    place: String,
-    /// Whether the URL asks for TLS. (A pool brings its own.)
-    tls: bool,
-}
-
-impl Target {
-    pub(crate) fn of_url(url: Url) -> Self {
-        let place = url.place.to_string();
-        let tls = matches!(url.place, Place::Tcp { tls: true, .. });
-        let config = Config {
-            server: server(url.place),
-            username: url.user,
-            password: url.password,
-            database: (url.database > 0).then_some(url.database),
-            ..Config::default()
-        };
-        Self { config, place, tls }
-    }
-
-    pub(crate) fn of_pool(pool: &fred::clients::Pool) -> Result<Self, Error> {
-        let config = pool.client_config();
-        if config.server.is_clustered() || config.server.is_sentinel() {
-            return Err(Error::new(
-                Kind::Config,
-                "this pool is one of a cluster or of Sentinel, which this version does not support: \
-                 give a pool of a single Redis server",
-            ));
-        }
-        let place = config.server.hosts().first().map_or_else(|| "its socket".to_owned(), ToString::to_string);
-        Ok(Self { config, place, tls: false })
-    }
-
-    pub(crate) fn user(mut self, user: String) -> Self {
-        self.config.username = Some(user);
-        self
-    }
-
-    pub(crate) fn password(mut self, password: String) -> Self {
-        self.config.password = Some(password);
-        self
-    }
-
-    pub(crate) fn database(mut self, database: u8) -> Self {
-        self.config.database = (database > 0).then_some(database);
-        self
-    }
-
-    /// With TLS, where its URL asks for it.
-    pub(crate) async fn secured(self, tls: Tls) -> Result<Self, Error> {
-        Ok(Self { config: tls.secure(self.config, self.tls).await?, ..self })
-    }
-
-    /// An error if what is said goes over a network in clear.
-    pub(crate) fn check_that_nobody_listens(&self) -> Result<(), Error> {
-        let at_home = self.config.server.is_unix_socket()
-            || self.config.server.hosts().iter().all(|server| is_this_machine(&server.host));
-        if at_home || self.tls || self.config.uses_tls() {
-            return Ok(());
-        }
-        let text = format!(
-            "Redis at {} would be spoken to in clear, which `refuse_plain_tcp` forbids: write rediss://",
-            self.place
-        );
-        Err(Error::new(Kind::Config, text))
-    }
-
-    pub(crate) fn place(&self) -> &str {
-        &self.place
-    }
-
-    fn client(&self, settings: &Settings, fail_fast: bool) -> Result<Client, Error> {
-        self.builder(settings, fail_fast, RespVersion::RESP2).build().map_err(not_built)
-    }
-
-    /// A client for a subscription. On RESP3, where it can be asked whether it lives.
-    pub(crate) fn subscriber(&self, settings: &Settings) -> Result<SubscriberClient, Error> {
-        let mut builder = self.builder(settings, false, RespVersion::RESP3);
-        builder.with_performance_config(|performance| performance.broadcast_channel_capacity = 4096);
-        builder.build_subscriber_client().map_err(not_built)
-    }
-
-    fn builder(&self, settings: &Settings, fail_fast: bool, version: RespVersion) -> Builder {
-        let config = Config { fail_fast, blocking: Blocking::Block, version, ..self.config.clone() };
-        let mut builder = Builder::from_config(config);
-        builder.with_performance_config(|performance| performance.default_command_timeout = settings.deadline);
-        builder.with_connection_config(|connection| {
-            connection.connection_timeout = settings.connect_deadline;
-            connection.internal_command_timeout = settings.connect_deadline;
-            // More would run a script twice that was written once.
-            connection.max_command_attempts = 1;
-            connection.max_redirections = 1;
-            connection.max_command_buffer_len = 10_000;
-            connection.tcp.nodelay = Some(true);
-        });
-        if !fail_fast {
-            let mut policy = ReconnectPolicy::new_exponential(0, 10, 200, 2);
-            policy.set_jitter(10);
-            builder.set_policy(policy);
-        }
-        builder
-    }
-}
-
-fn server(place: Place) -> ServerConfig {
-    match place {
-        Place::Tcp { host, port, .. } => ServerConfig::new_centralized(host, port),
-        #[cfg(unix)]
-        Place::Socket(path) => ServerConfig::new_unix_socket(path),
-        #[cfg(not(unix))]
-        Place::Socket(_) => unreachable!("a URL of a socket is refused on this system"),
-    }
-}
-
-/// Whether nothing that is sent to this host leaves the machine. A name that only resolves to it does not count: it may
-/// resolve otherwise tomorrow.
-fn is_this_machine(host: &str) -> bool {
-    let bare = without_brackets(host);
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn not_built(error: FredError) -> Error {
-    Error::caused(Kind::Config, "the Redis client cannot be built", error)
-}
-
-/// What a node is run with.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    pub(crate) deadline: Duration,
-    pub(crate) connect_deadline: Duration,
-    pub(crate) clients: usize,
-}
 
 /// One server.
 pub(crate) struct Node {
@@ -183,9 +44,30 @@ struct Seat {
     health: Health,
 }
 
+impl Seat {
+    async fn put(&self, ask: &Ask<'_>, named: Named, asking: bool, by: Instant) -> Result<Value, Failure> {
+        let options = options(by)?;
+        let sent = Instant::now();
+        let answer = if asking {
+            // One behind the other on the wire, with nothing in between.
+            let pipeline = self.client.pipeline().with_options(&options);
+            let asking = CustomCommand::new_static("ASKING", ClusterHash::FirstKey, false);
+            let _queued = pipeline.custom::<Value, Value>(asking, Vec::new()).await;
+            let _queued = ask.put(&pipeline, named).await;
+            pipeline.last::<Value>().await
+        } else {
+            ask.put(&self.client.with_options(&options), named).await
+        };
+        let answer = answer.map_err(failure);
+        self.health.note(&answer, sent);
+        answer
+    }
+}
+
 impl Node {
-    /// Begins to connect, and does not wait for it.
-    pub(crate) fn start(target: &Target, settings: &Settings, clock: Arc<ServerClock>) -> Result<Self, Error> {
+    /// Begins to connect, and does not wait for it. Must be called within a runtime.
+    pub(crate) fn start(target: &Target, settings: &Settings) -> Result<Self, Error> {
+        let clock = Arc::<ServerClock>::default();
         let seat = |_| {
             let (client, health) = (target.client(settings, false)?, Health::new(settings.deadline));
             Ok::<_, Error>(Arc::new(Seat { client, health }))
@@ -194,7 +76,7 @@ impl Node {
         let tasks = seats.iter().flat_map(|seat| {
             [
                 AbortOnDrop(tokio::spawn(stay_connected(seat.client.clone()))),
-                AbortOnDrop(tokio::spawn(watch(seat.clone(), clock.clone(), target.place.clone()))),
+                AbortOnDrop(tokio::spawn(watch(seat.clone(), clock.clone(), target.place().to_owned()))),
             ]
         });
         Ok(Self { _tasks: tasks.collect(), seats, next: AtomicUsize::new(0), clock })
@@ -211,6 +93,48 @@ impl Node {
         }
     }
 
+    /// Asks, and after `ASKING` first where another server of the cluster sent us here for once.
+    pub(crate) async fn send(&self, ask: &Ask<'_>, asking: bool, by: Instant) -> Result<Value, Failure> {
+        let seat = self.seat()?;
+        match seat.put(ask, Named::ByHash, asking, by).await {
+            // To the same client at once: this also makes the script known to this server.
+            Err(Failure::Refused("NOSCRIPT")) => seat.put(ask, Named::ByText, asking, by).await,
+            answer => answer,
+        }
+    }
+
+    /// A command without a key.
+    pub(crate) async fn tell(&self, name: &'static str, args: Vec<Bytes>, by: Instant) -> Result<Reply, Failure> {
+        let (options, seat, sent) = (options(by)?, self.seat()?, Instant::now());
+        let args: Vec<_> = args.into_iter().map(Value::Bytes).collect();
+        let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
+        let answer = seat.client.with_options(&options).custom(command, args).await.map(reply).map_err(failure);
+        seat.health.note(&answer, sent);
+        answer
+    }
+
+    pub(crate) async fn time(&self, by: Instant) -> Result<Time, Failure> {
+        let (seat, sent) = (self.seat()?, Instant::now());
+        let answer = ask_time(&seat.client, &self.clock, by).await;
+        seat.health.note(&answer, sent);
+        answer
+    }
+
+    /// The server's clock, as far as it is known.
+    pub(crate) fn clock(&self) -> &Arc<ServerClock> {
+        &self.clock
+    }
+
+    /// Whether something sent now would go out.
+    pub(crate) fn is_well(&self) -> bool {
+        self.seat().is_ok()
+    }
+
+    /// A reply was not one to its command: looks in the background whether connections are in step.
+    pub(crate) fn doubt(&self) {
+        self.seats.iter().for_each(|seat| seat.health.doubt());
+    }
+
     /// The next client that is connected to a server that answers. Without one, nobody waits.
     fn seat(&self) -> Result<&Seat, Failure> {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
@@ -224,38 +148,6 @@ impl Node {
         }
         Err(Failure::NotSent(cause))
     }
-}
-
-/// A connection that is made once, to tell at start what is wrong: the clients of a [`Node`] only go on trying.
-pub(crate) async fn probe(target: &Target, settings: &Settings) -> Result<(), Error> {
-    let client = target.client(settings, true)?;
-    let mut connection = AbortOnDrop(client.connect());
-    let options = Options { timeout: Some(settings.connect_deadline), ..Options::default() };
-    let client = client.with_options(&options);
-    let answer = tokio::select! {
-        biased; // why a connection failed, rather than that its commands did
-        ended = &mut connection.0 => ended.map_err(FredError::from).and_then(|ended| ended).map(|()| Value::Null),
-        answer = client.custom::<Value, Value>(time(), Vec::new()) => answer,
-    };
-    answer.map(|_| ()).map_err(|error| what_is_wrong(error, target.place(), settings.connect_deadline))
-}
-
-fn what_is_wrong(error: FredError, place: &str, deadline: Duration) -> Error {
-    if let Some(what) = tls::what_is_wrong(error.details()) {
-        return Error::caused(Kind::Config, format!("Redis at {place} {what}"), error);
-    }
-    let (kind, word) = (error.kind().clone(), word(error.details()));
-    let (problem, what) = match (kind, word) {
-        (_, Some("NOAUTH")) => (Kind::Config, "asks for a password: write redis://:password@host:port".to_owned()),
-        (ErrorKind::Auth, _) => (Kind::Config, "refused the user or the password".to_owned()),
-        (_, Some("ERR")) if error.details().contains("DB index") => {
-            (Kind::Config, "has no database of this number".to_owned())
-        }
-        (_, Some(word)) => (Kind::Unavailable, format!("refused the first command: {word}")),
-        (ErrorKind::Timeout, _) => (Kind::Unavailable, format!("did not answer within {deadline:?}")),
-        _ => return Error::caused(Kind::Unavailable, format!("Redis at {place} cannot be reached"), error),
-    };
-    Error::new(problem, format!("Redis at {place} {what}"))
 }
 
 /// Runs a client's connection. fred's own policy reconnects; this starts the task anew should it ever end.
@@ -277,6 +169,7 @@ async fn watch(seat: Arc<Seat>, clock: Arc<ServerClock>, place: String) {
     let mut remaking: Option<AbortOnDrop<()>> = None;
     loop {
         let mut in_step = true;
+        let mut tells_the_time = true;
         let answer = match client.is_connected() {
             true => ask_time(client, &clock, Instant::now() + health.patience).await,
             false => Err(Failure::NotSent(None)),
@@ -284,6 +177,8 @@ async fn watch(seat: Arc<Seat>, clock: Arc<ServerClock>, place: String) {
         match answer {
             Ok(_) | Err(Failure::Refused(_)) => {
                 missed = 0;
+                // A Sentinel does not know the command; a user may not have the right.
+                tells_the_time = !matches!(answer, Err(Failure::Refused("ERR" | "NOPERM")));
                 if health.well() {
                     tracing::info!(redis = place, "Redis answers again");
                 }
@@ -295,7 +190,7 @@ async fn watch(seat: Arc<Seat>, clock: Arc<ServerClock>, place: String) {
                 }
             }
             // The reply of something else.
-            Err(Failure::Odd) => in_step = false,
+            Err(Failure::Odd | Failure::Elsewhere(_)) => in_step = false,
             // The client itself knows, and connects again.
             Err(Failure::NotSent(_) | Failure::Lost(_)) => missed = 0,
         }
@@ -314,7 +209,7 @@ async fn watch(seat: Arc<Seat>, clock: Arc<ServerClock>, place: String) {
         if remaking.as_ref().is_some_and(|task| task.0.is_finished()) {
             remaking = None;
         }
-        let well = clock.is_known() && client.is_connected() && !health.is_open();
+        let well = (clock.is_known() || !tells_the_time) && client.is_connected() && !health.is_open();
         health.until_due(if well { EVERY } else { SOON }).await;
     }
 }
@@ -333,7 +228,7 @@ async fn is_in_step(client: &Client, by: Instant) -> bool {
     }
 }
 
-fn time() -> CustomCommand {
+pub(crate) fn time() -> CustomCommand {
     CustomCommand::new_static("TIME", ClusterHash::FirstKey, false)
 }
 
@@ -346,67 +241,43 @@ async fn ask_time(client: &Client, clock: &ServerClock, by: Instant) -> Result<T
     Ok(Time::from_millis(u64::try_from(seconds.saturating_mul(1000) + micros / 1000).unwrap_or(0)))
 }
 
-impl Server for Node {
-    async fn hgetall(&self, key: &Bytes, by: Instant) -> Result<Pairs, Failure> {
-        let (options, seat, sent) = (options(by)?, self.seat()?, Instant::now());
-        let answer = seat.client.with_options(&options).hgetall::<Value, _>(key.clone()).await.map_err(failure);
-        seat.health.note(&answer, sent);
-        let map = answer?.into_map().map_err(|_| Failure::Odd)?.inner();
-        // `convert` to pairs costs seven times as much.
-        let mut pairs = Vec::with_capacity(map.len());
-        for (name, value) in map {
-            pairs.push((name.into_bytes(), bytes(value)?));
-        }
-        Ok(pairs)
-    }
+/// What is asked of the server that has a key.
+pub(crate) struct Ask<'a> {
+    pub(crate) key: &'a Bytes,
+    pub(crate) what: What<'a>,
+}
 
-    async fn script(
-        &self,
-        script: &'static Script,
-        key: &Bytes,
-        args: Vec<Bytes>,
-        by: Instant,
-    ) -> Result<Reply, Failure> {
-        let seat = self.seat()?;
-        let send = async |command, text: &'static str| {
-            let options = options(by)?;
-            let mut all = Vec::with_capacity(3 + args.len());
-            all.extend([Value::from_static_str(text), Value::from_static_str("1"), Value::Bytes(key.clone())]);
+/// A command, without its key.
+#[derive(Clone, Copy)]
+pub(crate) enum What<'a> {
+    Load,
+    Script(&'static Script, &'a [Bytes]),
+    Command(&'static str, &'a [Bytes]),
+}
+
+/// How a script is named.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Named {
+    ByHash,
+    ByText,
+}
+
+impl Ask<'_> {
+    async fn put<C: HashesInterface>(&self, client: &C, named: Named) -> Result<Value, FredError> {
+        let custom = async |name, first: &[&'static str], args: &[Bytes]| {
+            let mut all = Vec::with_capacity(first.len() + 1 + args.len());
+            all.extend(first.iter().map(|text| Value::from_static_str(text)));
+            all.push(Value::Bytes(self.key.clone()));
             all.extend(args.iter().cloned().map(Value::Bytes));
-            let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
-            let sent = Instant::now();
-            let answer = seat.client.with_options(&options).custom::<Value, _>(command, all).await.map_err(failure);
-            seat.health.note(&answer, sent);
-            answer
+            let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
+            client.custom::<Value, _>(command, all).await
         };
-        let value = match send("EVALSHA", script.sha).await {
-            // To the same client at once: this also makes the script known to this server.
-            Err(Failure::Refused("NOSCRIPT")) => send("EVAL", script.lua).await,
-            answer => answer,
-        }?;
-        Ok(reply(value))
-    }
-
-    async fn command(&self, name: &'static str, key: &Bytes, args: Vec<Bytes>, by: Instant) -> Result<Reply, Failure> {
-        let (options, seat, sent) = (options(by)?, self.seat()?, Instant::now());
-        let mut all = Vec::with_capacity(1 + args.len());
-        all.push(Value::Bytes(key.clone()));
-        all.extend(args.into_iter().map(Value::Bytes));
-        let command = CustomCommand::new_static(name, fred::util::redis_keyslot(key), false);
-        let answer = seat.client.with_options(&options).custom(command, all).await.map(reply).map_err(failure);
-        seat.health.note(&answer, sent);
-        answer
-    }
-
-    async fn time(&self, by: Instant) -> Result<Time, Failure> {
-        let (seat, sent) = (self.seat()?, Instant::now());
-        let answer = ask_time(&seat.client, &self.clock, by).await;
-        seat.health.note(&answer, sent);
-        answer
-    }
-
-    fn doubt(&self) {
-        self.seats.iter().for_each(|seat| seat.health.doubt());
+        match self.what {
+            What::Load => client.hgetall(self.key.clone()).await,
+            What::Script(script, args) if named == Named::ByHash => custom("EVALSHA", &[script.sha, "1"], args).await,
+            What::Script(script, args) => custom("EVAL", &[script.lua, "1"], args).await,
+            What::Command(name, args) => custom(name, &[], args).await,
+        }
     }
 }
 
@@ -419,6 +290,17 @@ fn options(by: Instant) -> Result<Options, Failure> {
     Ok(Options { timeout: Some(left), fail_fast: true, ..Options::default() })
 }
 
+/// A hash, as a load answers it.
+pub(crate) fn pairs(value: Value) -> Result<Pairs, Failure> {
+    let map = value.into_map().map_err(|_| Failure::Odd)?.inner();
+    // `convert` to pairs costs seven times as much.
+    let mut pairs = Vec::with_capacity(map.len());
+    for (name, value) in map {
+        pairs.push((name.into_bytes(), bytes(value)?));
+    }
+    Ok(pairs)
+}
+
 fn bytes(value: Value) -> Result<Bytes, Failure> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
@@ -427,7 +309,7 @@ fn bytes(value: Value) -> Result<Bytes, Failure> {
     }
 }
 
-fn reply(value: Value) -> Reply {
+pub(crate) fn reply(value: Value) -> Reply {
     match value {
         Value::Bytes(bytes) => Reply::Text(bytes),
         Value::String(text) => Reply::Text(text.into_inner()),
@@ -440,7 +322,7 @@ fn reply(value: Value) -> Reply {
 
 fn failure(error: FredError) -> Failure {
     if let Some(word) = word(error.details()) {
-        return Failure::Refused(word);
+        return elsewhere(error.details()).map_or(Failure::Refused(word), Failure::Elsewhere);
     }
     match error.kind() {
         ErrorKind::Timeout => Failure::Silent(Some(error.into())),
@@ -455,8 +337,22 @@ fn failure(error: FredError) -> Failure {
     }
 }
 
+/// What `MOVED 3999 10.0.0.7:6381` and `ASK 3999 :6381` say.
+fn elsewhere(details: &str) -> Option<Elsewhere> {
+    let mut parts = details.split(' ');
+    let once = match parts.next()? {
+        "MOVED" => false,
+        "ASK" => true,
+        _ => return None,
+    };
+    let (host, port) = parts.nth(1)?.rsplit_once(':')?;
+    // "?" stands for one that the cluster does not know itself.
+    let host = (!host.is_empty() && host != "?").then(|| host.to_owned());
+    Some(Elsewhere { once, host, port: port.parse().ok()? })
+}
+
 /// The word with which Redis's errors begin. fred's own texts begin otherwise.
-fn word(details: &str) -> Option<&'static str> {
+pub(crate) fn word(details: &str) -> Option<&'static str> {
     const WORDS: &str = "NOSCRIPT WRONGTYPE READONLY LOADING OOM MISCONF NOPERM NOAUTH WRONGPASS CLUSTERDOWN BUSY MOVED \
                          ASK TRYAGAIN CROSSSLOT MASTERDOWN NOREPLICAS UNKILLABLE";
     let known = |text: &str| WORDS.split(' ').find(|word| text.split(' ').next() == Some(word));
@@ -493,6 +389,25 @@ mod tests {
         ];
         for (details, wanted) in table {
             assert_eq!(word(details), wanted, "{details}");
+        }
+    }
+
+    #[test]
+    fn a_redirection_names_a_server() {
+        let to = |once, host: Option<&str>, port| Some(Elsewhere { once, host: host.map(Into::into), port });
+        let table = [
+            ("MOVED 3999 127.0.0.1:6381", to(false, Some("127.0.0.1"), 6381)),
+            ("ASK 0 redis-2.internal:6379", to(true, Some("redis-2.internal"), 6379)),
+            ("MOVED 3999 ::1:6381", to(false, Some("::1"), 6381)),
+            ("MOVED 3999 :6381", to(false, None, 6381)),
+            ("MOVED 3999 ?:6381", to(false, None, 6381)),
+            ("MOVED 3999", None),
+            ("MOVED 3999 127.0.0.1", None),
+            ("MOVED 3999 127.0.0.1:66000", None),
+            ("CLUSTERDOWN Hash slot not served", None),
+        ];
+        for (details, wanted) in table {
+            assert_eq!(elsewhere(details), wanted, "{details}");
         }
     }
 

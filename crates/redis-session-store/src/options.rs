@@ -8,11 +8,10 @@ use redis_session_core::{Error, Kind};
 
 use crate::RedisStore;
 use crate::bell::Bell;
-use crate::clock::ServerClock;
-use crate::node::{Node, Settings, Target, probe};
-use crate::server::Failure;
 use crate::store::Operations;
+use crate::target::{Settings, Target, Way};
 use crate::tls::Tls;
+use crate::topology::Topology;
 
 /// The settings of a [`RedisStore`], from [`RedisStore::options`].
 ///
@@ -32,7 +31,7 @@ use crate::tls::Tls;
 #[derive(Clone)]
 #[must_use = "nothing is connected before `connect`"]
 pub struct RedisStoreOptions {
-    target: Result<Target, Error>,
+    way: Result<Way, Error>,
     prefix: String,
     settings: Settings,
     pub(crate) tls: Tls,
@@ -49,11 +48,11 @@ enum Plain {
 }
 
 impl RedisStoreOptions {
-    pub(crate) fn new(target: Result<Target, Error>) -> Self {
+    pub(crate) fn new(way: Result<Way, Error>) -> Self {
         let settings =
             Settings { deadline: Duration::from_millis(250), connect_deadline: Duration::from_secs(1), clients: 1 };
         let (prefix, tls, plain) = ("sess:".to_owned(), Tls::default(), Plain::Anywhere);
-        Self { target, prefix, settings, tls, plain, wait: true }
+        Self { way, prefix, settings, tls, plain, wait: true }
     }
 
     /// Who to be to Redis. Default: what the URL says. Rather than writing it there in percent-encoding.
@@ -72,7 +71,33 @@ impl RedisStoreOptions {
     }
 
     fn with(self, change: impl FnOnce(Target) -> Target) -> Self {
-        Self { target: self.target.map(change), ..self }
+        self.with_way(|way| Way { target: change(way.target), ..way })
+    }
+
+    fn with_way(self, change: impl FnOnce(Way) -> Way) -> Self {
+        Self { way: self.way.map(change), ..self }
+    }
+
+    /// Who to be to Sentinels, where they ask for it. Default: nobody; they are not told the user of the servers.
+    pub fn sentinel_user(self, user: impl Into<String>) -> Self {
+        self.with_way(|way| Way { sentinel: (Some(user.into()), way.sentinel.1), ..way })
+    }
+
+    /// The password of Sentinels. Default: none; they are not told that of the servers.
+    pub fn sentinel_password(self, password: impl Into<String>) -> Self {
+        self.with_way(|way| Way { sentinel: (way.sentinel.0, Some(password.into())), ..way })
+    }
+
+    /// Says where we reach a server that the others announce at a host and a port: behind NAT, in Docker, or by a name
+    /// that its certificate is for. Default: where it is announced. Those that the URL names are taken as they are.
+    ///
+    /// ```no_run
+    /// # use redis_session_store::RedisStore;
+    /// let options = RedisStore::options("rediss-cluster://redis.example.com")
+    ///     .map_address(|_, port| ("redis.example.com".to_owned(), port));
+    /// ```
+    pub fn map_address(self, map: impl Fn(&str, u16) -> (String, u16) + Send + Sync + 'static) -> Self {
+        self.with_way(|way| Way { map: Some(Arc::new(map)), ..way })
     }
 
     /// Refuses to connect where sessions and the password would leave this machine in clear: by TCP without TLS to
@@ -122,23 +147,17 @@ impl RedisStoreOptions {
     /// [`is_unavailable`](Error::is_unavailable): Redis cannot be reached within the connect deadline; the text says
     /// which one.
     pub async fn connect(self) -> Result<RedisStore, Error> {
-        let target = self.target?;
+        let way = self.way?;
         check(&self.settings)?;
-        if self.plain == Plain::AtHome {
-            target.check_that_nobody_listens()?;
-        }
-        let target = target.secured(self.tls).await?;
-        let by = Instant::now() + self.settings.connect_deadline;
-        let clock = Arc::new(ServerClock::new());
-        let server = Node::start(&target, &self.settings, clock.clone())?;
-        if self.wait {
-            probe(&target, &self.settings).await?;
-            server.connected(by).await.map_err(Failure::of_read)?;
-        }
-        let place = target.place().into();
-        let bell = Arc::new(Bell::new(target, self.settings, self.prefix.clone()));
-        let operations = Operations { server, clock, prefix: self.prefix, deadline: self.settings.deadline };
-        Ok(RedisStore { operations: Arc::new(operations), bell, place })
+        let way = way.ready(self.tls, self.plain == Plain::AtHome).await?;
+        let wait_by = self.wait.then(|| Instant::now() + self.settings.connect_deadline);
+        let server = Topology::start(&way, &self.settings, wait_by).await?;
+        let operations = Operations { server, prefix: self.prefix.clone(), deadline: self.settings.deadline };
+        let operations = Arc::new(operations);
+        let servers = Arc::downgrade(&operations);
+        let post = move || servers.upgrade()?.server.listening_post();
+        let bell = Arc::new(Bell::new(post, self.settings, self.prefix));
+        Ok(RedisStore { operations, bell, place: way.to_string().into() })
     }
 }
 
@@ -161,7 +180,7 @@ fn check(settings: &Settings) -> Result<(), Error> {
 impl fmt::Debug for RedisStoreOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStoreOptions")
-            .field("redis", &self.target.as_ref().map(Target::place))
+            .field("redis", &self.way.as_ref().map(ToString::to_string))
             .field("prefix", &self.prefix)
             .field("settings", &self.settings)
             .field("tls", &self.tls)

@@ -33,10 +33,10 @@ pub(crate) static END: Script = Script {
 };
 
 /// The arguments of `create.lua`.
-pub(crate) fn create_args(create: &Create) -> Result<Vec<Bytes>, Error> {
+pub(crate) fn create_args(create: &Create, until: Time) -> Result<Vec<Bytes>, Error> {
     let words = Words::new()
         .word(create.token.as_text())
-        .number(create.not_after.as_millis())
+        .number(until.as_millis())
         .proof(Some(create.proof))
         .optional(create.wish.idle.flatten())
         .optional(create.wish.remember.flatten())
@@ -52,7 +52,7 @@ pub(crate) fn create_args(create: &Create) -> Result<Vec<Bytes>, Error> {
 }
 
 /// The arguments of `save.lua`.
-pub(crate) fn save_args(save: &Save) -> Result<Vec<Bytes>, Error> {
+pub(crate) fn save_args(save: &Save, until: Time) -> Result<Vec<Bytes>, Error> {
     let Changes { clear, fields } = &save.changes;
     let login = match &save.step {
         Step::LogIn(_, login) => Some(login),
@@ -86,7 +86,7 @@ pub(crate) fn save_args(save: &Save) -> Result<Vec<Bytes>, Error> {
     args[0] = Words::new()
         .word(save.token.as_ref().map_or(NONE, Token::as_text))
         .join(save.earlier.iter().map(Token::as_text))
-        .number(save.not_after.as_millis())
+        .number(until.as_millis())
         .proof(Some(save.proof))
         .word(save.base.as_text())
         .word(if save.merges { b"merge" } else { b"edit" })
@@ -105,16 +105,16 @@ pub(crate) fn save_args(save: &Save) -> Result<Vec<Bytes>, Error> {
     Ok(args)
 }
 
-/// The arguments of `end.lua`.
-pub(crate) fn end_args(end: &End, channel: &Bytes) -> Vec<Bytes> {
+/// The arguments of `end.lua`. `local` puts a time into the clock of the server that it goes to.
+pub(crate) fn end_args(end: &End, local: impl Fn(Time) -> Time, channel: &Bytes) -> Vec<Bytes> {
     let words = Words::new()
-        .number(end.not_after.as_millis())
+        .number(local(end.not_after).as_millis())
         .word(end.reason.as_str().as_bytes())
         .flag(end.reason.also_ends_what_is_to_come(), "mark");
     let words = match &end.whose {
         Whose::Nobodys(proof) => words.word(b"nobody").proof(Some(*proof)),
         Whose::Users(_) => words.word(b"user").word(NONE),
-        Whose::ArrivedBefore(time) => words.word(b"arrived").number(time.as_millis()),
+        Whose::ArrivedBefore(time) => words.word(b"arrived").number(local(*time).as_millis()),
         Whose::Expired(_) => words.word(b"expired").word(NONE),
     };
     let words = match &end.whose {
@@ -459,7 +459,7 @@ mod tests {
         let mut save = Save { changes: Changes { clear: false, fields }, ..a_save() };
         let words = "tokenAAA tokenBBBtokenCCC 7 BBBBBBBBBBBBBBBBBBBBBQ tokenDDD merge keep - renews = = \
                      1 9007199254740991 3 100 - 1 1 - - ";
-        assert_eq!(texts(&save_args(&save).unwrap()), [words, "b", "c", "-5", "a", "1", "d", "4"]);
+        assert_eq!(texts(&save_args(&save, save.not_after).unwrap()), [words, "b", "c", "-5", "a", "1", "d", "4"]);
 
         save.changes.clear = true;
         (save.token, save.merges, save.renews) = (None, false, false);
@@ -469,10 +469,10 @@ mod tests {
         let words = "- - 7 BBBBBBBBBBBBBBBBBBBBBQ tokenDDD edit login BBBBBBBBBBBBBBBBBBBBBQ - - 9 \
                      1 9007199254740991 3 100 clear 1 0 2 1000 ";
         let wanted = [words, "ada lovelace", "her phone", "b", "a", "1", "c", "-5", "d", "4"];
-        assert_eq!(texts(&save_args(&save).unwrap()), wanted);
+        assert_eq!(texts(&save_args(&save, save.not_after).unwrap()), wanted);
         let steps = [(Step::Seen, "seen -"), (Step::Rotate(proof()), "rotate B"), (Step::Renew(proof()), "renew B")];
         for (step, words) in steps {
-            let args = save_args(&Save { step, ..a_save() }).unwrap();
+            let args = save_args(&Save { step, ..a_save() }, Time::MAX).unwrap();
             assert!(texts(&args)[0].contains(&format!(" merge {words}")), "{words}");
         }
     }
@@ -489,10 +489,10 @@ mod tests {
             fields: Fields::from_pairs(vec![("b".into(), "2".into()), ("a".into(), "1".into())]),
         };
         let words = "tokenAAA 9007199254740991 BBBBBBBBBBBBBBBBBBBBBQ 9007199254740991 - 1 9007199254740991 3 ";
-        assert_eq!(texts(&create_args(&create).unwrap()), [&format!("{words}- - "), "a", "1", "b", "2"]);
+        assert_eq!(texts(&create_args(&create, create.not_after).unwrap()), [&format!("{words}- - "), "a", "1", "b", "2"]);
         let create = Create { login: Some(LogIn { label: None, ..login() }), ..create };
         let wanted = [&format!("{words}2 1000 "), "ada lovelace", "", "a", "1", "b", "2"];
-        assert_eq!(texts(&create_args(&create).unwrap()), wanted);
+        assert_eq!(texts(&create_args(&create, create.not_after).unwrap()), wanted);
         let ends: [(Reason, Whose, &[&str]); 4] = [
             (
                 Reason::Destroyed,
@@ -509,7 +509,7 @@ mod tests {
         ];
         for (reason, whose, wanted) in ends {
             assert_eq!(
-                texts(&end_args(&End { not_after: Time::from_millis(5), reason, whose }, &"ended".into())),
+                texts(&end_args(&End { not_after: Time::from_millis(5), reason, whose }, |time| time, &"ended".into())),
                 wanted
             );
         }
@@ -524,7 +524,7 @@ mod tests {
     fn a_name_of_our_own_is_refused() {
         for change in [Change::Set("x".into()), Change::Remove, Change::Increment(1)] {
             let changes = Changes { clear: false, fields: vec![("@".into(), change)] };
-            assert!(save_args(&Save { changes, ..a_save() }).unwrap_err().is_field());
+            assert!(save_args(&Save { changes, ..a_save() }, Time::MAX).unwrap_err().is_field());
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) trait Server: Send + Sync + 'static {
         by: Instant,
     ) -> impl Future<Output = Result<Reply, Failure>> + Send;
 
-    /// Any other command, whose first argument is a key; or `SCAN`, whose first is a cursor.
+    /// Any other command, whose first argument is a key, and which may as well run twice.
     fn command(
         &self,
         name: &'static str,
@@ -35,12 +35,39 @@ pub(crate) trait Server: Send + Sync + 'static {
         by: Instant,
     ) -> impl Future<Output = Result<Reply, Failure>> + Send;
 
-    /// The server's time. Feeds the clock.
+    /// One step of a `SCAN` over all servers that have keys. Also says where the next one begins, if there is one.
+    fn scan(
+        &self,
+        from: ScanMark,
+        args: Vec<Bytes>,
+        by: Instant,
+    ) -> impl Future<Output = Result<(Vec<Reply>, Option<ScanMark>), Failure>> + Send;
+
+    /// Asks a server for its time, and so feeds the clock.
     fn time(&self, by: Instant) -> impl Future<Output = Result<Time, Failure>> + Send;
+
+    /// What the clock of the servers shows. `None`: it is not known yet.
+    fn now(&self) -> Option<Time>;
+
+    /// This moment of [`now`](Self::now)'s clock by the clock of the server that has the key.
+    fn by_clock_of(&self, key: &Bytes, moment: Time) -> Time;
+
+    /// The server that has the key showed `at` at some moment between `sent` and now.
+    fn learn(&self, key: &Bytes, at: Time, sent: Instant);
 
     /// A reply was not one to its command, or its record was another key's. Looks in the background whether connections
     /// are still in step, and remakes those that are not.
     fn doubt(&self);
+}
+
+/// Where a walk over the keys of all servers goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ScanMark {
+    /// A slot of the server whose turn it is. (0 where there are no slots.)
+    pub(crate) slot: u16,
+    /// That server's address: another one's cursor means nothing. Empty at its beginning.
+    pub(crate) server: String,
+    pub(crate) cursor: u64,
 }
 
 /// A reply of a script or a command.
@@ -68,8 +95,20 @@ pub(crate) enum Failure {
     Silent(Cause),
     /// Redis answered with an error, which this word stands for: it did not run.
     Refused(&'static str),
+    /// Another server of the cluster has the key: it did not run.
+    Elsewhere(Elsewhere),
     /// A reply of a type that this command does not have.
     Odd,
+}
+
+/// Where a server of a cluster sends those who ask it for a key that it does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Elsewhere {
+    /// For this one command only (`ASK`): the slot is on its way there.
+    pub(crate) once: bool,
+    /// `None`: where the answer came from, at this port.
+    pub(crate) host: Option<String>,
+    pub(crate) port: u16,
 }
 
 /// The client's error, for the log. `None`: the deadline had passed before.
@@ -83,6 +122,10 @@ impl Failure {
             Self::Lost(cause) => unavailable("the connection to Redis was lost", cause),
             Self::Silent(cause) => unavailable("Redis did not answer in time", cause),
             Self::Refused(word) => refused(word),
+            Self::Elsewhere(_) => unavailable(
+                "this Redis is part of a cluster and sends us to another server: write redis-cluster://host:port",
+                None,
+            ),
             Self::Odd => Error::new(Kind::Corrupt, "Redis's reply is of a type that the command does not have"),
         }
     }
@@ -104,7 +147,6 @@ impl Failure {
 fn refused(word: &'static str) -> Error {
     match word {
         "WRONGTYPE" => Error::new(Kind::Corrupt, "what is at the session's key in Redis is not a hash (WRONGTYPE)"),
-        "MOVED" | "ASK" => unavailable("this Redis is part of a cluster, which this version does not support", None),
         word => Error::new(Kind::Unavailable, format!("Redis refused the command: {word}")),
     }
 }
@@ -127,6 +169,7 @@ impl fmt::Debug for Failure {
             Self::Lost(cause) => write!(f, "Lost({cause:?})"),
             Self::Silent(cause) => write!(f, "Silent({cause:?})"),
             Self::Refused(word) => write!(f, "Refused({word})"),
+            Self::Elsewhere(elsewhere) => write!(f, "{elsewhere:?}"),
             Self::Odd => f.write_str("Odd"),
         }
     }

@@ -1,20 +1,17 @@
 //! The operations of the store on any server: what is sent, how long it may take, and what an error means.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redis_session_core::{Create, Created, End, Ended, Error, Save, Saved, SessionKey, Stored, Time};
 
 use crate::bell;
-use crate::clock::ServerClock;
 use crate::script::{self, Script};
 use crate::server::{Failure, Pairs, Reply, Server};
 
 /// The store, on one way to the servers.
 pub(crate) struct Operations<S> {
     pub(crate) server: S,
-    pub(crate) clock: Arc<ServerClock>,
     pub(crate) prefix: String,
     pub(crate) deadline: Duration,
 }
@@ -52,19 +49,20 @@ impl<S: Server> Operations<S> {
 
     pub(crate) async fn create(&self, session: &SessionKey, create: &Create) -> Result<Created, Error> {
         let key = self.key(session);
-        let reply = self.run(&script::CREATE, &key, script::create_args(create)?).await?;
+        let reply = self.run(&script::CREATE, &key, script::create_args(create, self.until(&key, create.not_after))?).await?;
         self.checked(script::created(reply, &key))
     }
 
     pub(crate) async fn save(&self, session: &SessionKey, save: &Save) -> Result<Saved, Error> {
         let key = self.key(session);
-        let reply = self.run(&script::SAVE, &key, script::save_args(save)?).await?;
+        let reply = self.run(&script::SAVE, &key, script::save_args(save, self.until(&key, save.not_after))?).await?;
         self.checked(script::saved(reply, &key, session))
     }
 
     pub(crate) async fn end(&self, session: &SessionKey, end: &End) -> Result<Ended, Error> {
         let key = self.key(session);
-        let reply = self.run(&script::END, &key, script::end_args(end, &self.ended_channel())).await?;
+        let args = script::end_args(end, |time| self.server.by_clock_of(&key, time), &self.ended_channel());
+        let reply = self.run(&script::END, &key, args).await?;
         self.checked(script::ended(reply, &key, session))
     }
 
@@ -79,17 +77,22 @@ impl<S: Server> Operations<S> {
         let reply = self.checked(self.server.script(script, key, args, by).await.map_err(Failure::of_write))?;
         if let Some(now) = script::late(&reply) {
             // Perhaps it is our clock that is wrong: the caller's next try is by the right one.
-            self.clock.learn(i64::try_from(now.as_millis()).unwrap_or(i64::MAX).saturating_mul(1000), sent);
+            self.server.learn(key, now, sent);
         }
         Ok(reply)
     }
 
     /// Whoever goes on from here has a clock to say until when a write may run, and what is past its deadline.
     pub(crate) async fn know_the_time(&self, by: Instant) -> Result<(), Error> {
-        if !self.clock.is_known() {
+        if self.server.now().is_none() {
             self.server.time(by).await.map_err(Failure::of_read)?;
         }
         Ok(())
+    }
+
+    /// Until when a write may run, by the clock of the server that it goes to.
+    pub(crate) fn until(&self, key: &Bytes, not_after: Time) -> Time {
+        self.server.by_clock_of(key, not_after)
     }
 
     pub(crate) fn key(&self, session: &SessionKey) -> Bytes {
@@ -113,6 +116,8 @@ mod tests {
     use redis_session_core::{Life, Random, Reason, SessionId, Whose};
 
     use super::*;
+    use crate::clock::ServerClock;
+    use crate::server::{Elsewhere, ScanMark};
 
     /// A server that answers from a list, and writes down what it was asked.
     #[derive(Default)]
@@ -120,6 +125,9 @@ mod tests {
         loads: Mutex<Vec<Result<Pairs, Failure>>>,
         scripts: Mutex<Vec<Result<Reply, Failure>>>,
         asked: Mutex<Vec<&'static str>>,
+        clock: ServerClock,
+        /// How far the clock of the server that has the key is ahead.
+        ahead: Duration,
     }
 
     impl Scripted {
@@ -144,9 +152,31 @@ mod tests {
             self.scripts.lock().unwrap().remove(0)
         }
 
+        async fn scan(
+            &self,
+            _: ScanMark,
+            _: Vec<Bytes>,
+            _: Instant,
+        ) -> Result<(Vec<Reply>, Option<ScanMark>), Failure> {
+            self.asked("SCAN");
+            Ok((Vec::new(), None))
+        }
+
         async fn time(&self, _: Instant) -> Result<Time, Failure> {
             self.asked("TIME");
             Ok(Time::MAX)
+        }
+
+        fn now(&self) -> Option<Time> {
+            self.clock.now()
+        }
+
+        fn by_clock_of(&self, _: &Bytes, moment: Time) -> Time {
+            moment + self.ahead
+        }
+
+        fn learn(&self, _: &Bytes, at: Time, sent: Instant) {
+            self.clock.learn_millis(at, sent);
         }
 
         fn doubt(&self) {
@@ -155,9 +185,8 @@ mod tests {
     }
 
     fn operations(server: Scripted) -> Operations<Scripted> {
-        let clock = Arc::new(ServerClock::new());
-        clock.learn(1_800_000_000_000_000, Instant::now());
-        Operations { server, clock, prefix: "sess:".to_owned(), deadline: Duration::from_millis(250) }
+        server.clock.learn(1_800_000_000_000_000, Instant::now());
+        Operations { server, prefix: "sess:".to_owned(), deadline: Duration::from_millis(250) }
     }
 
     fn session() -> SessionKey {
@@ -200,7 +229,7 @@ mod tests {
             (Failure::NotSent(None), "Unavailable"),
             (Failure::Refused("READONLY"), "Unavailable"),
             (Failure::Refused("OOM"), "Unavailable"),
-            (Failure::Refused("MOVED"), "Unavailable"),
+            (Failure::Elsewhere(Elsewhere { once: false, host: None, port: 1 }), "Unavailable"),
             (Failure::Refused("ERR"), "Unavailable"),
             (Failure::Refused("WRONGTYPE"), "Corrupt"),
             (Failure::Odd, "Corrupt"),
@@ -223,14 +252,14 @@ mod tests {
         let late = Reply::List(vec![key, Reply::Text("late".into()), Reply::Number(now)]);
         let operations = operations(Scripted { scripts: vec![Ok(late)].into(), ..Scripted::default() });
         assert_eq!(operations.end(&session, &end()).await.unwrap(), Ended::Late);
-        let shown = operations.clock.now().unwrap().as_millis();
+        let shown = operations.server.clock.now().unwrap().as_millis();
         assert!(shown.abs_diff(now as u64) < 50, "{shown}");
     }
 
     #[tokio::test]
     async fn an_unknown_clock_is_asked_for_first() {
         let server = Scripted { loads: vec![Ok(Vec::new())].into(), ..Scripted::default() };
-        let operations = Operations { clock: Arc::new(ServerClock::new()), ..operations(server) };
+        let operations = Operations { server, prefix: "sess:".to_owned(), deadline: Duration::from_millis(250) };
         operations.load(&session()).await.unwrap();
         assert_eq!(*operations.server.asked.lock().unwrap(), ["TIME", "HGETALL"]);
     }

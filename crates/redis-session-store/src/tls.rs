@@ -8,7 +8,7 @@ use std::sync::Arc;
 use fred::rustls::pki_types::pem::PemObject;
 use fred::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use fred::rustls::{ClientConfig, RootCertStore, crypto::ring};
-use fred::types::config::{Config, ServerConfig, TlsConfig};
+use fred::types::config::{Config, Server, ServerConfig, TlsConfig};
 use redis_session_core::{Error, Kind};
 use tokio::task::spawn_blocking;
 
@@ -81,6 +81,10 @@ impl Tls {
         Self { server_name: Some(name.into()), ..self }
     }
 
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
     fn is_default(&self) -> bool {
         self.authorities.is_empty() && self.identity.is_none() && self.server_name.is_none()
     }
@@ -124,6 +128,11 @@ impl Tls {
             .with_client_auth_cert(chain, key)
             .map_err(|error| caused("our certificate for Redis and its key do not fit together", error))
     }
+}
+
+/// Says for which name a server's certificate must be.
+pub(crate) fn name(server: &mut Server, name: &str) {
+    server.tls_server_name = Some(name.into());
 }
 
 fn roots(authorities: Vec<Pem>) -> Result<RootCertStore, Error> {
@@ -226,7 +235,7 @@ mod tests {
 
     async fn refused(tls: Tls) -> String {
         let options =
-            RedisStoreOptions::new(crate::url::Url::parse("rediss://127.0.0.1:1").map(crate::node::Target::of_url));
+            RedisStoreOptions::new(crate::url::Url::parse("rediss://127.0.0.1:1").map(crate::target::Way::of_url));
         let error = options.tls(tls).start_without_redis().connect().await.unwrap_err();
         assert!(error.is_config(), "{error:?}");
         error.to_string()

@@ -8,16 +8,30 @@ use redis_session_core::{Error, Kind};
 
 use crate::tls;
 
-/// What a URL says: `redis://[[user]:password@]host[:port][/database]`, the same with `rediss://`, or
-/// `redis+unix://[[user]:password@]/path/to/socket[?db=1&user=…&pass=…]`.
+/// What a URL says: `redis://[[user]:password@]host[:port][/database]`, the same with `rediss://`,
+/// `redis+unix://[[user]:password@]/path/to/socket[?db=1&user=…&pass=…]`,
+/// `redis-cluster://[[user]:password@]host[:port][,host[:port]…]`, or
+/// `redis-sentinel://[[user]:password@]host[:port][,host[:port]…]/primary[/database]`.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Url {
-    pub(crate) place: Place,
+    pub(crate) shape: Shape,
+    /// At least one.
+    pub(crate) servers: Vec<Place>,
     /// `None`: the default user, or nobody if there is no password either.
     pub(crate) user: Option<String>,
     /// `None`: no password.
     pub(crate) password: Option<String>,
     pub(crate) database: u8,
+}
+
+/// How servers stand to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Single,
+    /// A cluster; any of its servers says where the others are.
+    Cluster,
+    /// Sentinels that know the primary of this name.
+    Sentinel(String),
 }
 
 /// Where a server listens.
@@ -46,11 +60,14 @@ impl fmt::Display for Place {
 /// Without the password.
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (place, database) = (&self.place, self.database);
-        match place {
-            Place::Tcp { tls: false, .. } => write!(f, "redis://{place}/{database}"),
-            Place::Tcp { tls: true, .. } => write!(f, "rediss://{place}/{database}"),
-            Place::Socket(_) => write!(f, "redis+unix://{place}?db={database}"),
+        let Self { shape, servers, database, .. } = self;
+        let places = servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let tls = if matches!(servers.first(), Some(Place::Tcp { tls: true, .. })) { "s" } else { "" };
+        match (shape, servers.first()) {
+            (_, Some(Place::Socket(_))) => write!(f, "redis+unix://{places}?db={database}"),
+            (Shape::Single, _) => write!(f, "redis{tls}://{places}/{database}"),
+            (Shape::Cluster, _) => write!(f, "redis{tls}-cluster://{places}"),
+            (Shape::Sentinel(name), _) => write!(f, "redis{tls}-sentinel://{places}/{name}/{database}"),
         }
     }
 }
@@ -62,14 +79,18 @@ impl Url {
             wrong("a Redis URL begins with \"redis://\": write redis://host:6379, or redis://user:password@host:6379/0")
         })?;
         match scheme {
-            "redis" | "valkey" => Self::of_host(rest, false),
-            "rediss" | "valkeys" if tls::IS_BUILT_IN => Self::of_host(rest, true),
+            "redis" | "valkey" => Self::of_hosts(Kin::Single, rest, false),
+            "redis-cluster" | "valkey-cluster" => Self::of_hosts(Kin::Cluster, rest, false),
+            "redis-sentinel" | "valkey-sentinel" => Self::of_hosts(Kin::Sentinel, rest, false),
+            "rediss" | "valkeys" if tls::IS_BUILT_IN => Self::of_hosts(Kin::Single, rest, true),
+            "rediss-cluster" | "valkeys-cluster" if tls::IS_BUILT_IN => Self::of_hosts(Kin::Cluster, rest, true),
+            "rediss-sentinel" | "valkeys-sentinel" if tls::IS_BUILT_IN => Self::of_hosts(Kin::Sentinel, rest, true),
             "redis+unix" | "valkey+unix" | "unix" => Self::of_socket(rest),
             other => Err(refused(other)),
         }
     }
 
-    fn of_host(rest: &str, tls: bool) -> Result<Self, Error> {
+    fn of_hosts(kin: Kin, rest: &str, tls: bool) -> Result<Self, Error> {
         if rest.contains(['?', '#']) {
             return Err(wrong(
                 "a Redis URL takes no \"?\" and no \"#\": write redis://user:password@host:6379/0, \
@@ -79,8 +100,31 @@ impl Url {
         let (credentials, place) = split_credentials(rest);
         let (authority, path) = place.split_once('/').unwrap_or((place, ""));
         let (user, password) = read_credentials(credentials)?;
-        let (host, port) = read_authority(authority)?;
-        Ok(Self { place: Place::Tcp { host, port, tls }, user, password, database: read_database(path)? })
+        let (port, many) = match kin {
+            Kin::Single => (6379, false),
+            Kin::Cluster => (6379, true),
+            Kin::Sentinel => (26_379, true),
+        };
+        let authorities = if many { authority.split(',').collect() } else { vec![authority] };
+        let read = |text| read_authority(text, port).map(|(host, port)| Place::Tcp { host, port, tls });
+        let servers = authorities.into_iter().map(read).collect::<Result<_, _>>()?;
+        let (shape, database) = match kin {
+            Kin::Single => (Shape::Single, read_database(path)?),
+            Kin::Cluster if matches!(path, "" | "0") => (Shape::Cluster, 0),
+            Kin::Cluster => {
+                return Err(wrong("a Redis Cluster has no databases: write redis-cluster://host:6379 and nothing after it"));
+            }
+            Kin::Sentinel => {
+                let (name, database) = path.split_once('/').unwrap_or((path, ""));
+                if name.is_empty() {
+                    return Err(wrong(
+                        "a URL of Sentinels ends with the name of their primary: write redis-sentinel://host:26379/mymaster",
+                    ));
+                }
+                (Shape::Sentinel(decode(name, "primary's name")?), read_database(database)?)
+            }
+        };
+        Ok(Self { shape, servers, user, password, database })
     }
 
     /// A path may hold any sign but "?" and "#". Who has no room for credentials before it (an empty host after "@" is
@@ -97,7 +141,8 @@ impl Url {
         }
         let (user, password) = read_credentials(credentials)?;
         let path = format!("/{}", decode(path, "path")?);
-        let mut url = Self { place: Place::Socket(path.into()), user, password, database: 0 };
+        let servers = vec![Place::Socket(path.into())];
+        let mut url = Self { shape: Shape::Single, servers, user, password, database: 0 };
         for (name, value) in
             query.split('&').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, "")))
         {
@@ -116,22 +161,30 @@ impl Url {
     }
 }
 
+/// What a scheme says.
+#[derive(Clone, Copy)]
+enum Kin {
+    Single,
+    Cluster,
+    Sentinel,
+}
+
 fn no_path() -> Error {
     wrong("the URL of a unix socket names its whole path: write redis+unix:///run/redis/redis.sock")
 }
 
 fn refused(scheme: &str) -> Error {
     match scheme {
-        "rediss" | "valkeys" => wrong(
+        "rediss" | "valkeys" | "rediss-cluster" | "valkeys-cluster" | "rediss-sentinel" | "valkeys-sentinel" => wrong(
             "this build has no TLS, so a \"rediss://\" URL would send the password in clear: \
              switch the feature \"tls\" of redis-session on, or give a fred pool with TLS",
         ),
         cluster if cluster.contains("cluster") => {
-            wrong("clusters are not supported by this version: write redis:// with the host of a single Redis server")
+            wrong("the URL of a cluster begins otherwise: write redis-cluster://host:6379, or rediss-cluster:// for TLS")
         }
-        sentinel if sentinel.contains("sentinel") => {
-            wrong("Sentinel is not supported by this version: write redis:// with the host of a single Redis server")
-        }
+        sentinel if sentinel.contains("sentinel") => wrong(
+            "the URL of Sentinels begins otherwise: write redis-sentinel://host:26379/mymaster, or rediss-sentinel:// for TLS",
+        ),
         unix if unix.contains("unix") => {
             wrong("the URL of a unix socket begins otherwise: write redis+unix:///run/redis/redis.sock")
         }
@@ -171,13 +224,13 @@ pub(crate) fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-fn read_authority(text: &str) -> Result<(String, u16), Error> {
+fn read_authority(text: &str, usual: u16) -> Result<(String, u16), Error> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (text, None),
     };
     let port = match port {
-        None => 6379,
+        None => usual,
         Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
             wrong("the port of the Redis URL is not a number from 1 to 65535: write redis://host:6379")
         })?,
@@ -190,7 +243,10 @@ fn read_authority(text: &str) -> Result<(String, u16), Error> {
     match host {
         "" => Err(wrong("the Redis URL names no host: write redis://127.0.0.1:6379")),
         host if host.contains(',') => {
-            Err(wrong("the Redis URL names several hosts: write the one of a single Redis server"))
+            Err(wrong(
+                "the Redis URL names several hosts: write the one of a single Redis server, or redis-cluster:// or \
+                 redis-sentinel:// before them",
+            ))
         }
         host if host.chars().all(fits) => Ok((host.to_owned(), port)),
         _ => {
@@ -240,12 +296,19 @@ mod tests {
     use super::*;
 
     fn url(host: &str, port: u16, user: Option<&str>, password: Option<&str>, database: u8) -> Url {
-        let place = Place::Tcp { host: host.to_owned(), port, tls: false };
-        Url { place, user: user.map(Into::into), password: password.map(Into::into), database }
+        let servers = vec![Place::Tcp { host: host.to_owned(), port, tls: false }];
+        let (user, password) = (user.map(Into::into), password.map(Into::into));
+        Url { shape: Shape::Single, servers, user, password, database }
+    }
+
+    fn many(shape: Shape, servers: &[(&str, u16)], password: Option<&str>, database: u8) -> Url {
+        let servers =
+            servers.iter().map(|(host, port)| Place::Tcp { host: (*host).to_owned(), port: *port, tls: false });
+        Url { shape, servers: servers.collect(), ..url("", 0, None, password, database) }
     }
 
     fn socket(path: &str, user: Option<&str>, password: Option<&str>, database: u8) -> Url {
-        Url { place: Place::Socket(path.into()), ..url("", 0, user, password, database) }
+        Url { servers: vec![Place::Socket(path.into())], ..url("", 0, user, password, database) }
     }
 
     #[test]
@@ -267,6 +330,10 @@ mod tests {
             ("redis+unix://me:p%40ss@/s?db=3", socket("/s", Some("me"), Some("p@ss"), 3)),
             ("redis+unix://:pw@localhost/s", socket("/s", None, Some("pw"), 0)),
             ("redis+unix:///s?db=2&pass=p%26w&user=me", socket("/s", Some("me"), Some("p&w"), 2)),
+            ("redis-cluster://:pw@a,b:7,[::1]:8", many(Shape::Cluster, &[("a", 6379), ("b", 7), ("[::1]", 8)], Some("pw"), 0)),
+            ("valkey-cluster://a/0", many(Shape::Cluster, &[("a", 6379)], None, 0)),
+            ("redis-sentinel://a,b:7/my", many(Shape::Sentinel("my".into()), &[("a", 26_379), ("b", 7)], None, 0)),
+            ("redis-sentinel://:pw@a/a%2Fb/3", many(Shape::Sentinel("a/b".into()), &[("a", 26_379)], Some("pw"), 3)),
         ];
         for (text, wanted) in table {
             assert!(Url::parse(text).unwrap() == wanted, "{text} is read as {:?}", Url::parse(text));
@@ -276,9 +343,14 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_with_what_to_write_and_without_the_password() {
         let table = [
-            ("redis-cluster://:hunter2@h", "clusters are not supported"),
-            ("redis+cluster://:hunter2@h", "clusters are not supported"),
-            ("redis-sentinel://:hunter2@h", "Sentinel is not supported"),
+            ("redis-cluster://:hunter2@", "names no host"),
+            ("redis-cluster://:hunter2@a,,b", "names no host"),
+            ("redis-cluster://:hunter2@h/1", "no databases"),
+            ("redis+cluster://:hunter2@h", "redis-cluster://"),
+            ("redis-sentinel://:hunter2@h", "name of their primary"),
+            ("redis-sentinel://:hunter2@h/", "name of their primary"),
+            ("redis-sentinel://:hunter2@h/my/x", "database"),
+            ("sentinel://:hunter2@h", "redis-sentinel://"),
             ("redis+unix://:hunter2@/", "whole path"),
             ("redis+unix://hunter2", "whole path"),
             ("redis+unix://hunter2/s", "whole path"),
@@ -327,7 +399,12 @@ mod tests {
     #[test]
     fn a_url_s_debug_form_has_no_password() {
         let table =
-            [("redis://me:hunter2@h/1", "redis://h:6379/1"), ("redis+unix:///s?pass=hunter2", "redis+unix:///s?db=0")];
+            [
+                ("redis://me:hunter2@h/1", "redis://h:6379/1"),
+                ("redis+unix:///s?pass=hunter2", "redis+unix:///s?db=0"),
+                ("redis-cluster://:hunter2@h,i", "redis-cluster://h:6379,i:6379"),
+                ("redis-sentinel://:hunter2@h/my/1", "redis-sentinel://h:26379/my/1"),
+            ];
         for (text, wanted) in table {
             assert_eq!(format!("{:?}", Url::parse(text).unwrap()), wanted);
         }

@@ -1,0 +1,183 @@
+//! The way to the servers: to a single one, to those of a cluster, or to the primary that Sentinels name. fred connects
+//! to single servers only; which of them has a key is known here.
+
+mod cluster;
+mod patience;
+mod sentinel;
+mod slots;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fred::types::Value;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use redis_session_core::{Error, Time};
+
+use self::cluster::Cluster;
+use self::sentinel::Sentinels;
+use crate::node::{Ask, Node, What, pairs, reply};
+use crate::script::Script;
+use crate::server::{Failure, Pairs, Reply, ScanMark, Server};
+use crate::target::{Settings, Target, Way, probe};
+use crate::url::Shape;
+
+/// How long an answer may take of a server that is asked about the others.
+const ANSWER: Duration = Duration::from_millis(150);
+/// How long the rest of them has after the first one answered.
+const OTHERS: Duration = Duration::from_millis(20);
+
+/// All that a store needs to know of where its servers are.
+pub(crate) enum Topology {
+    Single(Target, Arc<Node>),
+    Cluster(Cluster),
+    Sentinels(Sentinels),
+}
+
+impl Topology {
+    /// Begins to connect. With `wait_by`, also waits until the servers answer, and tells what is wrong if they do not.
+    pub(crate) async fn start(way: &Way, settings: &Settings, wait_by: Option<Instant>) -> Result<Self, Error> {
+        match &way.shape {
+            Shape::Single => {
+                let node = Arc::new(Node::start(&way.target, settings)?);
+                if let Some(by) = wait_by {
+                    probe(&way.target, settings).await?;
+                    node.connected(by).await.map_err(Failure::of_read)?;
+                }
+                Ok(Self::Single(way.target.clone(), node))
+            }
+            Shape::Cluster => Cluster::start(way, settings, wait_by).await.map(Self::Cluster),
+            Shape::Sentinel(name) => Sentinels::start(way, name, settings, wait_by).await.map(Self::Sentinels),
+        }
+    }
+
+    async fn send(&self, ask: Ask<'_>, by: Instant) -> Result<Value, Failure> {
+        match self {
+            Self::Single(_, node) => node.send(&ask, false, by).await,
+            Self::Cluster(cluster) => cluster.send(&ask, by).await,
+            Self::Sentinels(sentinels) => sentinels.send(&ask, by).await,
+        }
+    }
+
+    /// A server that hears of everything that any of them publishes. `None`: none is well.
+    pub(crate) fn listening_post(&self) -> Option<Target> {
+        match self {
+            Self::Single(target, _) => Some(target.clone()),
+            Self::Cluster(cluster) => cluster.listening_post(),
+            Self::Sentinels(sentinels) => sentinels.listening_post(),
+        }
+    }
+
+    /// The server whose turn it is in a walk over all keys, with its address.
+    fn turn(&self, slot: u16) -> Result<(String, Arc<Node>), Failure> {
+        match self {
+            Self::Single(_, node) => Ok((String::new(), node.clone())),
+            Self::Cluster(cluster) => cluster.owner(slot),
+            Self::Sentinels(sentinels) => sentinels.primary(),
+        }
+    }
+
+    fn slot_after(&self, slot: u16) -> Option<u16> {
+        match self {
+            Self::Cluster(cluster) => cluster.slot_after(slot),
+            Self::Single(..) | Self::Sentinels(_) => None,
+        }
+    }
+}
+
+impl Server for Topology {
+    async fn hgetall(&self, key: &Bytes, by: Instant) -> Result<Pairs, Failure> {
+        pairs(self.send(Ask { key, what: What::Load }, by).await?)
+    }
+
+    async fn script(
+        &self,
+        script: &'static Script,
+        key: &Bytes,
+        args: Vec<Bytes>,
+        by: Instant,
+    ) -> Result<Reply, Failure> {
+        self.send(Ask { key, what: What::Script(script, &args) }, by).await.map(reply)
+    }
+
+    async fn command(&self, name: &'static str, key: &Bytes, args: Vec<Bytes>, by: Instant) -> Result<Reply, Failure> {
+        self.send(Ask { key, what: What::Command(name, &args) }, by).await.map(reply)
+    }
+
+    async fn scan(
+        &self,
+        from: ScanMark,
+        args: Vec<Bytes>,
+        by: Instant,
+    ) -> Result<(Vec<Reply>, Option<ScanMark>), Failure> {
+        let (server, node) = self.turn(from.slot)?;
+        // Another server has the slot than before: from its beginning.
+        let cursor = if server == from.server { from.cursor } else { 0 };
+        let mut words = vec![Bytes::from(cursor.to_string())];
+        words.extend(args);
+        let Reply::List(parts) = node.tell("SCAN", words, by).await? else { return Err(Failure::Odd) };
+        let Ok([Reply::Text(next), Reply::List(keys)]) = <[Reply; 2]>::try_from(parts) else {
+            return Err(Failure::Odd);
+        };
+        let cursor = std::str::from_utf8(&next).ok().and_then(|next| next.parse().ok()).ok_or(Failure::Odd)?;
+        let next = match cursor {
+            0 => self.slot_after(from.slot).map(|slot| ScanMark { slot, ..ScanMark::default() }),
+            cursor => Some(ScanMark { slot: from.slot, server, cursor }),
+        };
+        Ok((keys, next))
+    }
+
+    async fn time(&self, by: Instant) -> Result<Time, Failure> {
+        match self {
+            Self::Single(_, node) => node.time(by).await,
+            Self::Cluster(cluster) => cluster.time(by).await,
+            Self::Sentinels(sentinels) => sentinels.time(by).await,
+        }
+    }
+
+    fn now(&self) -> Option<Time> {
+        match self {
+            Self::Single(_, node) => node.clock().now(),
+            Self::Cluster(cluster) => cluster.now(),
+            Self::Sentinels(sentinels) => sentinels.now(),
+        }
+    }
+
+    fn by_clock_of(&self, key: &Bytes, moment: Time) -> Time {
+        match self {
+            Self::Cluster(cluster) => cluster.by_clock_of(key, moment),
+            Self::Single(..) | Self::Sentinels(_) => moment,
+        }
+    }
+
+    fn learn(&self, key: &Bytes, at: Time, sent: Instant) {
+        match self {
+            Self::Single(_, node) => node.clock().learn_millis(at, sent),
+            Self::Cluster(cluster) => cluster.learn(key, at, sent),
+            Self::Sentinels(sentinels) => sentinels.learn(at, sent),
+        }
+    }
+
+    fn doubt(&self) {
+        match self {
+            Self::Single(_, node) => node.doubt(),
+            Self::Cluster(cluster) => cluster.doubt(),
+            Self::Sentinels(sentinels) => sentinels.doubt(),
+        }
+    }
+}
+
+/// What those say who answer in time: a word that is newer may come a little later than the first one.
+async fn gather<T>(answers: impl Iterator<Item = impl Future<Output = Option<T>>>) -> Vec<T> {
+    let mut by = Instant::now() + ANSWER;
+    let mut answers: FuturesUnordered<_> = answers.collect();
+    let mut gathered = Vec::new();
+    while let Ok(Some(answer)) = tokio::time::timeout_at(by.into(), answers.next()).await {
+        if let Some(answer) = answer {
+            by = by.min(Instant::now() + OTHERS);
+            gathered.push(answer);
+        }
+    }
+    gathered
+}

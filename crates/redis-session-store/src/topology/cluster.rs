@@ -1,0 +1,447 @@
+//! The way to the servers of a cluster: which of them has a slot, from what they say themselves.
+//!
+//! The word of the server with the highest epoch counts, so that one that was cut off cannot bring an old primary back.
+//! A server that answered `CLUSTERDOWN` is left alone until it says itself that it serves again: fred closes the
+//! connection at that answer, and gives it to everybody whose command was under way.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use fred::types::Value;
+use fred::util::redis_keyslot;
+use futures_util::future::select_ok;
+use redis_session_core::{Error, Kind, Time};
+use tokio::sync::Notify;
+
+use super::patience::{Absence, Patience};
+use super::slots::{SLOTS, View};
+use super::{ANSWER, gather};
+use crate::clock::ServerClock;
+use crate::node::{AbortOnDrop, Ask, Node, What};
+use crate::server::{Elsewhere, Failure};
+use crate::target::{Address, Settings, Target, Way, probe};
+
+/// How often the servers are asked while all is well.
+const EVERY: Duration = Duration::from_secs(5);
+/// How often while a server that has slots is away, or says that it serves none.
+const SOON: Duration = Duration::from_millis(50);
+/// The same once this lasts for [`LONG`].
+const LATER: Duration = Duration::from_millis(500);
+const LONG: Duration = Duration::from_secs(120);
+/// How often one operation is sent elsewhere. More means that servers disagree.
+const HOPS: usize = 5;
+/// Nobody has this slot.
+const NOBODY: u16 = u16::MAX;
+
+/// The servers of a cluster.
+pub(crate) struct Cluster {
+    shared: Arc<Shared>,
+    _looks: AbortOnDrop<()>,
+}
+
+struct Shared {
+    way: Way,
+    settings: Settings,
+    table: ArcSwap<Table>,
+    /// All servers that we have a connection to, by where we reach them.
+    members: Mutex<BTreeMap<Address, Arc<Member>>>,
+    /// Wakes who looks after the table.
+    look: Notify,
+    /// Of a cluster whose servers are not known.
+    lost: Absence,
+}
+
+/// One server.
+struct Member {
+    address: Address,
+    target: Target,
+    node: Arc<Node>,
+    /// It said that the cluster is down.
+    gated: AtomicBool,
+    absence: Absence,
+}
+
+impl Member {
+    fn is_well(&self) -> bool {
+        !self.gated.load(Ordering::Relaxed) && self.node.is_well()
+    }
+
+    /// What it says of the cluster.
+    async fn view(&self, by: Instant) -> Result<View, Failure> {
+        let word = |word: &'static str| vec![Bytes::from_static(word.as_bytes())];
+        let (info, slots) = tokio::join!(
+            self.node.tell("CLUSTER", word("INFO"), by),
+            self.node.tell("CLUSTER", word("SLOTS"), by),
+        );
+        View::read(&info?, slots?, &self.address)
+    }
+}
+
+/// Who has which slot.
+#[derive(Clone)]
+struct Table {
+    /// An index into `primaries` for each slot, or [`NOBODY`].
+    owners: Vec<u16>,
+    primaries: Vec<Arc<Member>>,
+    /// Connected, so that one that takes over answers at once.
+    _replicas: Vec<Arc<Member>>,
+    epoch: u64,
+    /// The clock by which the store tells the time; servers' own may differ by milliseconds.
+    clock: Arc<ServerClock>,
+}
+
+impl Table {
+    fn empty() -> Self {
+        let (primaries, _replicas, clock) = Default::default();
+        Self { owners: vec![NOBODY; SLOTS], primaries, _replicas, epoch: 0, clock }
+    }
+
+    fn owner(&self, slot: u16) -> Option<&Arc<Member>> {
+        self.primaries.get(usize::from(*self.owners.get(usize::from(slot))?))
+    }
+
+    fn set_owner(&mut self, slot: u16, member: &Arc<Member>) {
+        let known = self.primaries.iter().position(|primary| Arc::ptr_eq(primary, member));
+        let index = known.unwrap_or_else(|| {
+            self.primaries.push(member.clone());
+            self.primaries.len() - 1
+        });
+        if let (Some(owner), Ok(index)) = (self.owners.get_mut(usize::from(slot)), u16::try_from(index)) {
+            *owner = index;
+        }
+    }
+}
+
+impl Cluster {
+    /// Begins to connect. With `wait_by`, also waits until a cluster that serves all slots answers.
+    pub(crate) async fn start(way: &Way, settings: &Settings, wait_by: Option<Instant>) -> Result<Self, Error> {
+        if wait_by.is_some() {
+            check_seeds(way, settings).await?;
+        }
+        let shared = Arc::new(Shared {
+            way: way.clone(),
+            settings: *settings,
+            table: ArcSwap::from_pointee(Table::empty()),
+            members: Mutex::default(),
+            look: Notify::new(),
+            lost: Absence::default(),
+        });
+        shared.add_seeds()?;
+        let looks = AbortOnDrop(tokio::spawn(look_after(shared.clone())));
+        let cluster = Self { shared, _looks: looks };
+        if let Some(by) = wait_by {
+            cluster.served(by).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Waits until all slots are served. A server that is away does not keep those of the others from being used.
+    async fn served(&self, by: Instant) -> Result<(), Error> {
+        loop {
+            let table = self.shared.table.load_full();
+            let covered = table.epoch > 0 && table.owners.iter().all(|owner| *owner != NOBODY);
+            let away: Vec<_> = table.primaries.iter().filter(|primary| !primary.is_well()).collect();
+            if covered && away.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= by {
+                if !covered || away.len() == table.primaries.len() {
+                    return Err(self.shared.what_is_missing().await);
+                }
+                let away = away.iter().map(|primary| primary.address.to_string()).collect::<Vec<_>>().join(", ");
+                tracing::warn!(redis = away, "some servers of the Redis Cluster do not answer yet");
+                return Ok(());
+            }
+            self.shared.look.notify_one();
+            tokio::time::sleep(SOON / 5).await;
+        }
+    }
+
+    pub(crate) async fn send(&self, ask: &Ask<'_>, by: Instant) -> Result<Value, Failure> {
+        let shared = &*self.shared;
+        let slot = redis_keyslot(ask.key);
+        let mut patience = Patience::new(by, shared.settings.deadline);
+        let (mut hops, mut sent_to) = (0, None);
+        loop {
+            let way = sent_to.take().or_else(|| Some((shared.table.load().owner(slot)?.clone(), false)));
+            let Some((member, asking)) = way else {
+                shared.look.notify_one();
+                if patience.wait(&shared.lost).await {
+                    continue;
+                }
+                return Err(Failure::NotSent(Some("no server of the cluster is known to have this key's slot".into())));
+            };
+            let answer = match member.gated.load(Ordering::Relaxed) {
+                true => Err(Failure::NotSent(Some("the cluster is down, says the server that has the key".into()))),
+                false => member.node.send(ask, asking, by).await,
+            };
+            let failure = match answer {
+                Ok(value) => {
+                    member.absence.over();
+                    return Ok(value);
+                }
+                Err(failure) => failure,
+            };
+            if let Failure::Elsewhere(elsewhere) = &failure
+                && hops < HOPS
+                && let Some(there) = shared.follow(&member, elsewhere, slot)
+            {
+                hops += 1;
+                sent_to = Some((there, elsewhere.once));
+                continue;
+            }
+            shared.look.notify_one();
+            let again = match &failure {
+                Failure::NotSent(_) | Failure::Elsewhere(_) => true,
+                Failure::Refused("LOADING" | "MASTERDOWN" | "READONLY" | "TRYAGAIN") => true,
+                Failure::Refused("CLUSTERDOWN") => {
+                    member.gated.store(true, Ordering::Relaxed);
+                    // It may have run: fred tells everybody so whose command was under way.
+                    !matches!(ask.what, What::Script(..))
+                }
+                _ => false,
+            };
+            if !again || !patience.wait(&member.absence).await {
+                return Err(failure);
+            }
+        }
+    }
+
+    /// Any server's time.
+    pub(crate) async fn time(&self, by: Instant) -> Result<Time, Failure> {
+        let mut patience = Patience::new(by, self.shared.settings.deadline);
+        loop {
+            let table = self.shared.table.load_full();
+            if let Some(member) = table.primaries.iter().find(|primary| primary.is_well()) {
+                member.node.time(by).await?;
+            }
+            if let Some(now) = table.clock.now() {
+                return Ok(now);
+            }
+            self.shared.look.notify_one();
+            if !patience.wait(&self.shared.lost).await {
+                return Err(Failure::NotSent(Some("no server of the cluster is known".into())));
+            }
+        }
+    }
+
+    pub(crate) fn now(&self) -> Option<Time> {
+        self.shared.table.load().clock.now()
+    }
+
+    pub(crate) fn by_clock_of(&self, key: &Bytes, moment: Time) -> Time {
+        let table = self.shared.table.load();
+        let owner = table.owner(redis_keyslot(key));
+        owner.map_or(moment, |owner| table.clock.by_clock(owner.node.clock(), moment))
+    }
+
+    pub(crate) fn learn(&self, key: &Bytes, at: Time, sent: Instant) {
+        if let Some(owner) = self.shared.table.load().owner(redis_keyslot(key)) {
+            owner.node.clock().learn_millis(at, sent);
+        }
+    }
+
+    pub(crate) fn doubt(&self) {
+        self.shared.table.load().primaries.iter().for_each(|primary| primary.node.doubt());
+    }
+
+    pub(crate) fn listening_post(&self) -> Option<Target> {
+        let table = self.shared.table.load();
+        table.primaries.iter().find(|primary| primary.is_well()).map(|primary| primary.target.clone())
+    }
+
+    pub(crate) fn owner(&self, slot: u16) -> Result<(String, Arc<Node>), Failure> {
+        let table = self.shared.table.load();
+        let none = || Failure::NotSent(Some("no server of the cluster is known to have this slot".into()));
+        let owner = table.owner(slot).ok_or_else(none)?;
+        Ok((owner.address.to_string(), owner.node.clone()))
+    }
+
+    /// The first slot of a primary that has none up to `slot`.
+    pub(crate) fn slot_after(&self, slot: u16) -> Option<u16> {
+        let table = self.shared.table.load();
+        let (visited, rest) = table.owners.split_at_checked(usize::from(slot) + 1)?;
+        let next = rest.iter().position(|owner| *owner != NOBODY && !visited.contains(owner))?;
+        u16::try_from(visited.len() + next).ok()
+    }
+}
+
+impl Shared {
+    fn add_seeds(&self) -> Result<(), Error> {
+        self.way.seeds.iter().try_for_each(|seed| self.member(seed).map(drop))
+    }
+
+    /// The server there, which may be a new one.
+    fn member(&self, address: &Address) -> Result<Arc<Member>, Error> {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(member) = members.get(address) {
+            return Ok(member.clone());
+        }
+        let target = self.way.target.at(address)?;
+        let node = Arc::new(Node::start(&target, &self.settings)?);
+        let (gated, absence) = (AtomicBool::new(false), Absence::default());
+        let member = Arc::new(Member { address: address.clone(), target, node, gated, absence });
+        members.insert(address.clone(), member.clone());
+        Ok(member)
+    }
+
+    /// As [`member`](Self::member), of a server that another one announced.
+    fn announced(&self, address: &Address) -> Option<Arc<Member>> {
+        let told = |error| tracing::error!(target: "redis_session", "a server of the cluster is left out: {error}");
+        self.member(&self.way.reached_at(address)).map_err(told).ok()
+    }
+
+    /// Goes where `MOVED` or `ASK` points to.
+    fn follow(&self, from: &Member, elsewhere: &Elsewhere, slot: u16) -> Option<Arc<Member>> {
+        let there = match &elsewhere.host {
+            Some(host) => self.announced(&Address::new(host.clone(), elsewhere.port))?,
+            None => self.member(&Address::new(from.address.host.clone(), elsewhere.port)).ok()?,
+        };
+        if !elsewhere.once {
+            self.table.rcu(|table| {
+                let mut table = Table::clone(table);
+                table.set_owner(slot, &there);
+                table
+            });
+            self.look.notify_one();
+        }
+        Some(there)
+    }
+
+    /// Asks all servers, and believes the one with the newest word. Tells whether all is well.
+    async fn refresh(&self) -> bool {
+        let members = self.members();
+        let by = Instant::now() + ANSWER;
+        let views = gather(members.iter().map(async |member| Some((member, member.view(by).await.ok()?)))).await;
+        for (member, view) in &views {
+            if view.ok {
+                member.gated.store(false, Ordering::Relaxed);
+                if member.node.is_well() {
+                    member.absence.over();
+                }
+            }
+        }
+        let best = views.iter().map(|(_, view)| view).filter(|view| view.ok).max_by_key(|view| view.epoch);
+        if let Some(view) = best.filter(|view| view.epoch >= self.table.load().epoch) {
+            self.take_over(view);
+        }
+        if views.is_empty() && self.add_seeds().is_err() {
+            return false;
+        }
+        let table = self.table.load();
+        best.is_some() && table.primaries.iter().all(|primary| primary.is_well())
+    }
+
+    /// Makes a table of what a server says.
+    fn take_over(&self, view: &View) {
+        let old = self.table.load();
+        let mut table = Table { epoch: view.epoch, ..Table::empty() };
+        for range in &view.ranges {
+            table._replicas.extend(range.replicas.iter().filter_map(|replica| self.announced(replica)));
+            let Some(primary) = self.announced(&range.primary) else { continue };
+            (range.first..=range.last).for_each(|slot| table.set_owner(slot, &primary));
+        }
+        // The clock of a server that is still there stays: time must not jump with every table.
+        let clocks = || table.primaries.iter().map(|primary| primary.node.clock());
+        let stays = old.clock.is_known() && clocks().any(|clock| Arc::ptr_eq(clock, &old.clock));
+        let known = clocks().find(|clock| clock.is_known());
+        table.clock = known.filter(|_| !stays).unwrap_or(&old.clock).clone();
+        let is_in = |member: &Arc<Member>| {
+            table.primaries.iter().chain(&table._replicas).any(|known| Arc::ptr_eq(known, member))
+        };
+        let is_seed = |member: &Arc<Member>| self.way.seeds.contains(&member.address);
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        // Seeds may be other names of servers that are in it. A new server has no slots yet and is in no table.
+        members.retain(|_, member| is_in(member) || !is_seed(member) && member.node.is_well());
+        drop(members);
+        if !table.primaries.is_empty() {
+            self.lost.over();
+        }
+        self.table.store(Arc::new(table));
+    }
+
+    /// Why a cluster cannot be used at start.
+    async fn what_is_missing(&self) -> Error {
+        let members = self.members();
+        let (mut newest, mut refused): (Option<View>, _) = (None, None);
+        for member in &members {
+            match member.view(Instant::now() + ANSWER).await {
+                Ok(view) if newest.as_ref().is_none_or(|newest| newest.epoch < view.epoch) => newest = Some(view),
+                Err(Failure::Refused(word)) => refused = Some((word, &member.address)),
+                _ => {}
+            }
+        }
+        let (kind, text) = match (newest, refused) {
+            (Some(view), _) if view.uncovered() > 0 => {
+                let uncovered = view.uncovered();
+                let text = format!(
+                    "the Redis Cluster does not cover its slots: {uncovered} of {SLOTS} belong to no server; \
+                     `redis-cli --cluster fix` can mend that"
+                );
+                (Kind::Unavailable, text)
+            }
+            (Some(view), _) if !view.ok => {
+                (Kind::Unavailable, "the Redis Cluster says that it is down (cluster_state:fail)".to_owned())
+            }
+            (Some(view), _) => {
+                let primaries: Vec<_> = view.ranges.iter().map(|range| range.primary.to_string()).collect();
+                let text = format!(
+                    "the servers of the Redis Cluster cannot be reached where they announce themselves ({}): let them \
+                     announce other addresses (cluster-announce-ip), or translate them with `map_address`",
+                    primaries.join(", ")
+                );
+                (Kind::Unavailable, text)
+            }
+            (None, Some(("ERR", address))) => {
+                (Kind::Config, format!("Redis at {address} is no server of a cluster: write redis://{address}"))
+            }
+            (None, Some((word, address))) => {
+                let text = format!(
+                    "Redis at {address} does not say who is in its cluster ({word}): its user needs \
+                     +cluster|info +cluster|slots"
+                );
+                (Kind::Config, text)
+            }
+            (None, None) => (Kind::Unavailable, "no server of the Redis Cluster answered in time".to_owned()),
+        };
+        Error::new(kind, text)
+    }
+
+    fn members(&self) -> Vec<Arc<Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+/// Looks after the table for ever.
+async fn look_after(shared: Arc<Shared>) {
+    let mut ill_since: Option<Instant> = None;
+    loop {
+        let well = shared.refresh().await;
+        let every = if well {
+            ill_since = None;
+            EVERY
+        } else if ill_since.get_or_insert_with(Instant::now).elapsed() < LONG {
+            SOON
+        } else {
+            LATER
+        };
+        if well {
+            let _ = tokio::time::timeout(every, shared.look.notified()).await;
+            // What is asked for at once is looked at together.
+            tokio::time::sleep(SOON / 5).await;
+        } else {
+            tokio::time::sleep(every).await;
+        }
+    }
+}
+
+/// Tells what is wrong with the seeds, if none of them answers.
+async fn check_seeds(way: &Way, settings: &Settings) -> Result<(), Error> {
+    let targets = way.seeds.iter().map(|seed| way.target.at(seed)).collect::<Result<Vec<_>, _>>()?;
+    let probes: Vec<_> = targets.iter().map(|target| Box::pin(probe(target, settings))).collect();
+    select_ok(probes).await.map(drop)
+}

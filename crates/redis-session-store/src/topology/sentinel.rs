@@ -1,0 +1,574 @@
+//! The way to the primary that Sentinels name.
+//!
+//! A Sentinel announces a promotion only with its next look at the promoted server, up to a second later, and until then
+//! the old primary goes on answering writes that are lost afterwards. So while a failover is under way, the replicas
+//! themselves are asked whether one of them is the primary now. What they say holds for a while only: if the failover
+//! was given up, the Sentinels' word counts again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use fred::types::Value;
+use futures_util::StreamExt;
+use futures_util::future::select_ok;
+use futures_util::stream::FuturesUnordered;
+use redis_session_core::{Error, Kind, Time};
+use tokio::sync::Notify;
+
+use super::patience::{Absence, Patience};
+use super::{ANSWER, gather};
+use crate::node::{AbortOnDrop, Ask, Node};
+use crate::server::{Failure, Reply};
+use crate::subscription::{Heard, Subscription};
+use crate::target::{Address, Settings, Target, Way, probe};
+
+/// How often the Sentinels are asked while all is well.
+const EVERY: Duration = Duration::from_secs(1);
+/// How often while the primary is away.
+const SOON: Duration = Duration::from_millis(50);
+/// How often replicas are asked who they are while a failover is under way, and for how long.
+const HUNT_EVERY: Duration = Duration::from_millis(10);
+const HUNT: Duration = Duration::from_secs(3);
+/// For how long a promoted server is believed against the Sentinels' older word.
+const PROVISIONAL: Duration = Duration::from_secs(3);
+/// What Sentinels tell that changes the way, or soon will.
+const CHANNELS: [&str; 6] = [
+    "+switch-master",
+    "+promoted-slave",
+    "+failover-state-select-slave",
+    "+failover-state-send-slaveof-noone",
+    "+failover-state-wait-promotion",
+    "+failover-end",
+];
+
+/// The Sentinels of one primary.
+pub(crate) struct Sentinels {
+    shared: Arc<Shared>,
+    _looks: AbortOnDrop<()>,
+}
+
+struct Shared {
+    way: Way,
+    name: String,
+    settings: Settings,
+    primary: ArcSwapOption<Server>,
+    state: Mutex<State>,
+    /// Wakes who looks after the way.
+    look: Notify,
+    /// Of a primary that is not known.
+    lost: Absence,
+}
+
+#[derive(Default)]
+struct State {
+    sentinels: BTreeMap<Address, Arc<Sentinel>>,
+    /// The primary and its replicas: connected, so that one that takes over answers at once.
+    servers: BTreeMap<Address, Arc<Server>>,
+    /// The highest `config-epoch` that was believed.
+    epoch: u64,
+    /// Until when, and against which epoch, a promoted server is believed.
+    provisional: Option<(Instant, u64)>,
+    /// Until when a failover is expected to end.
+    hunt: Option<Instant>,
+}
+
+impl State {
+    /// Unless a promoted server was found already: the old primary calls itself one for a while yet.
+    fn begin_to_hunt(&mut self) {
+        if self.provisional.is_none() {
+            self.hunt.get_or_insert_with(|| Instant::now() + HUNT);
+        }
+    }
+}
+
+/// A server with keys.
+struct Server {
+    address: Address,
+    target: Target,
+    node: Arc<Node>,
+    absence: Absence,
+}
+
+struct Sentinel {
+    node: Node,
+    _hears: Subscription,
+}
+
+/// What one Sentinel says.
+#[derive(Debug)]
+struct View {
+    primary: Address,
+    epoch: u64,
+    /// A failover is under way, and no replica was promoted as far as this Sentinel knows.
+    fails_over: bool,
+    replicas: Vec<Address>,
+    sentinels: Vec<Address>,
+}
+
+impl Sentinels {
+    /// Begins to connect. With `wait_by`, also waits until the primary answers.
+    pub(crate) async fn start(
+        way: &Way,
+        name: &str,
+        settings: &Settings,
+        wait_by: Option<Instant>,
+    ) -> Result<Self, Error> {
+        if wait_by.is_some() {
+            let targets = way.seeds.iter().map(|seed| way.sentinel_at(seed)).collect::<Result<Vec<_>, _>>()?;
+            let probes: Vec<_> = targets.iter().map(|target| Box::pin(probe(target, settings))).collect();
+            select_ok(probes).await?;
+        }
+        let shared = Arc::new(Shared {
+            way: way.clone(),
+            name: name.to_owned(),
+            settings: *settings,
+            primary: ArcSwapOption::empty(),
+            state: Mutex::default(),
+            look: Notify::new(),
+            lost: Absence::default(),
+        });
+        for seed in &way.seeds {
+            Shared::add_sentinel(&shared, seed)?;
+        }
+        let looks = AbortOnDrop(tokio::spawn(look_after(shared.clone())));
+        let sentinels = Self { shared, _looks: looks };
+        if let Some(by) = wait_by {
+            sentinels.named(by).await?;
+        }
+        Ok(sentinels)
+    }
+
+    /// Waits until the primary answers.
+    async fn named(&self, by: Instant) -> Result<(), Error> {
+        loop {
+            if self.shared.primary.load().as_ref().is_some_and(|primary| primary.node.is_well()) {
+                return Ok(());
+            }
+            if Instant::now() >= by {
+                return Err(self.shared.what_is_missing().await);
+            }
+            self.shared.look.notify_one();
+            tokio::time::sleep(SOON / 5).await;
+        }
+    }
+
+    pub(crate) async fn send(&self, ask: &Ask<'_>, by: Instant) -> Result<Value, Failure> {
+        let shared = &*self.shared;
+        let mut patience = Patience::new(by, shared.settings.deadline);
+        loop {
+            let Some(primary) = shared.primary.load_full() else {
+                shared.look.notify_one();
+                if patience.wait(&shared.lost).await {
+                    continue;
+                }
+                return Err(Failure::NotSent(Some("no Sentinel has named a primary yet".into())));
+            };
+            let failure = match primary.node.send(ask, false, by).await {
+                Ok(value) => {
+                    primary.absence.over();
+                    return Ok(value);
+                }
+                Err(failure) => failure,
+            };
+            shared.look.notify_one();
+            let again = matches!(
+                failure,
+                Failure::NotSent(_) | Failure::Refused("LOADING" | "MASTERDOWN" | "READONLY")
+            );
+            if !again || !patience.wait(&primary.absence).await {
+                return Err(failure);
+            }
+        }
+    }
+
+    pub(crate) async fn time(&self, by: Instant) -> Result<Time, Failure> {
+        let mut patience = Patience::new(by, self.shared.settings.deadline);
+        loop {
+            if let Some(primary) = self.shared.primary.load_full() {
+                return primary.node.time(by).await;
+            }
+            self.shared.look.notify_one();
+            if !patience.wait(&self.shared.lost).await {
+                return Err(Failure::NotSent(Some("no Sentinel has named a primary yet".into())));
+            }
+        }
+    }
+
+    pub(crate) fn now(&self) -> Option<Time> {
+        self.shared.primary.load().as_ref()?.node.clock().now()
+    }
+
+    pub(crate) fn learn(&self, at: Time, sent: Instant) {
+        if let Some(primary) = &*self.shared.primary.load() {
+            primary.node.clock().learn_millis(at, sent);
+        }
+    }
+
+    pub(crate) fn doubt(&self) {
+        if let Some(primary) = &*self.shared.primary.load() {
+            primary.node.doubt();
+        }
+    }
+
+    pub(crate) fn listening_post(&self) -> Option<Target> {
+        self.shared.primary.load().as_ref().map(|primary| primary.target.clone())
+    }
+
+    pub(crate) fn primary(&self) -> Result<(String, Arc<Node>), Failure> {
+        let primary = self.shared.primary.load_full();
+        let primary = primary.ok_or_else(|| Failure::NotSent(Some("no Sentinel has named a primary yet".into())))?;
+        Ok((primary.address.to_string(), primary.node.clone()))
+    }
+}
+
+impl Shared {
+    /// Begins to ask a Sentinel, and to hear what it tells, unless it is known already.
+    fn add_sentinel(shared: &Arc<Self>, address: &Address) -> Result<(), Error> {
+        let mut state = shared.state();
+        if state.sentinels.contains_key(address) {
+            return Ok(());
+        }
+        let target = shared.way.sentinel_at(address)?;
+        let tell = {
+            let shared = Arc::downgrade(shared);
+            move |heard: Heard<'_>| {
+                let Some(shared) = shared.upgrade() else { return };
+                if let Heard::Message(channel, text) = heard
+                    && names(text, &shared.name)
+                    && channel.starts_with("+failover-state")
+                {
+                    shared.state().begin_to_hunt();
+                }
+                shared.look.notify_one();
+            }
+        };
+        let channels = CHANNELS.map(str::to_owned).to_vec();
+        let hears = Subscription::start(&target, &shared.settings, channels, tell)?;
+        let sentinel = Sentinel { node: Node::start(&target, &shared.settings)?, _hears: hears };
+        state.sentinels.insert(address.clone(), Arc::new(sentinel));
+        Ok(())
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server that Sentinels announce at this address.
+    fn server(&self, announced: &Address) -> Option<Arc<Server>> {
+        let address = self.way.reached_at(announced);
+        let mut state = self.state();
+        if let Some(server) = state.servers.get(&address) {
+            return Some(server.clone());
+        }
+        let started = self.way.target.at(&address).and_then(|target| {
+            let node = Arc::new(Node::start(&target, &self.settings)?);
+            Ok(Arc::new(Server { address: address.clone(), target, node, absence: Absence::default() }))
+        });
+        match started {
+            Ok(server) => {
+                state.servers.insert(address, server.clone());
+                Some(server)
+            }
+            Err(error) => {
+                tracing::error!(target: "redis_session", "a server that Sentinel names is left out: {error}");
+                None
+            }
+        }
+    }
+
+    /// Asks all Sentinels, and goes to the primary that the newest word names. Tells whether all is well.
+    async fn refresh(self: &Arc<Self>) -> bool {
+        let views = self.views().await;
+        for address in views.iter().flat_map(|view| &view.sentinels) {
+            let address = self.way.reached_at(address);
+            if let Err(error) = Self::add_sentinel(self, &address) {
+                tracing::error!(target: "redis_session", "a Sentinel is left out: {error}");
+            }
+        }
+        let replicas: Vec<_> =
+            views.iter().flat_map(|view| &view.replicas).filter_map(|replica| self.server(replica)).collect();
+        for (epoch, address) in candidates(&views) {
+            let older = {
+                let mut state = self.state();
+                state.provisional = state.provisional.filter(|(until, _)| Instant::now() < *until);
+                epoch < state.epoch || state.provisional.is_some_and(|(_, against)| epoch <= against)
+            };
+            let Some(server) = (!older).then(|| self.server(&address)).flatten() else { continue };
+            // A dead one is not waited for: it has not become the primary.
+            if server.node.is_well() && is_primary(&server.node).await {
+                self.go_to(&server, epoch);
+                break;
+            }
+        }
+        if views.iter().any(|view| view.fails_over) {
+            self.state().begin_to_hunt();
+        }
+        self.forget(&views, &replicas);
+        let primary = self.primary.load();
+        let well = primary.as_ref().is_some_and(|primary| primary.node.is_well());
+        if let (true, Some(primary)) = (well, &*primary) {
+            primary.absence.over();
+        }
+        well
+    }
+
+    /// Looks whether one of the replicas was promoted. Tells whether it is to be looked again.
+    async fn hunt(&self) -> bool {
+        let (servers, epoch) = {
+            let mut state = self.state();
+            let Some(until) = state.hunt else { return false };
+            if Instant::now() >= until {
+                state.hunt = None;
+                return false;
+            }
+            (state.servers.values().cloned().collect::<Vec<_>>(), state.epoch)
+        };
+        let current = self.primary.load_full();
+        let others = servers.iter().filter(|server| {
+            current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, server)) && server.node.is_well()
+        });
+        let mut asked: FuturesUnordered<_> =
+            others.map(async |server| is_primary(&server.node).await.then_some(server)).collect();
+        while let Some(answer) = asked.next().await {
+            if let Some(promoted) = answer {
+                self.state().hunt = None;
+                self.state().provisional = Some((Instant::now() + PROVISIONAL, epoch));
+                tracing::info!(redis = %promoted.address, "a replica was promoted; sessions go there");
+                self.switch(promoted);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn go_to(&self, server: &Arc<Server>, epoch: u64) {
+        {
+            let mut state = self.state();
+            state.epoch = epoch;
+            state.provisional = None;
+        }
+        let is_there = self.primary.load().as_ref().is_some_and(|primary| Arc::ptr_eq(primary, server));
+        if !is_there {
+            tracing::info!(redis = %server.address, "Sentinel names this primary; sessions go there");
+            self.state().hunt = None;
+            self.switch(server);
+        }
+    }
+
+    fn switch(&self, server: &Arc<Server>) {
+        self.lost.over();
+        server.absence.over();
+        self.primary.store(Some(server.clone()));
+    }
+
+    /// Drops the connections to servers that no Sentinel names any more.
+    fn forget(&self, views: &[View], replicas: &[Arc<Server>]) {
+        if views.is_empty() {
+            return;
+        }
+        let named: Vec<_> = views.iter().map(|view| self.way.reached_at(&view.primary)).collect();
+        let current = self.primary.load_full();
+        self.state().servers.retain(|address, server| {
+            named.contains(address)
+                || replicas.iter().any(|replica| Arc::ptr_eq(replica, server))
+                || current.as_ref().is_some_and(|current| Arc::ptr_eq(current, server))
+        });
+    }
+
+    async fn views(&self) -> Vec<View> {
+        let sentinels: Vec<_> = self.state().sentinels.values().cloned().collect();
+        let by = Instant::now() + ANSWER;
+        gather(sentinels.iter().map(async |sentinel| sentinel.view(&self.name, by).await.ok())).await
+    }
+
+    /// Why there is no primary at start.
+    async fn what_is_missing(&self) -> Error {
+        let sentinels: Vec<_> = self.state().sentinels.values().cloned().collect();
+        let (name, by) = (&self.name, Instant::now() + ANSWER);
+        for sentinel in sentinels {
+            let (kind, text) = match sentinel.view(name, by).await {
+                Err(Failure::Refused("ERR")) => (Kind::Config, sentinel.why_it_names_none(name, by).await),
+                Err(Failure::Refused(word)) => (Kind::Config, format!("a Sentinel refuses to name \"{name}\": {word}")),
+                Err(_) => continue,
+                Ok(view) => (
+                    Kind::Unavailable,
+                    format!(
+                        "the primary \"{name}\" that Sentinel names at {} does not answer as one; if it is reached \
+                         at another address than it announces, translate it with `map_address`",
+                        view.primary
+                    ),
+                ),
+            };
+            return Error::new(kind, text);
+        }
+        Error::new(Kind::Unavailable, "no Sentinel answered in time")
+    }
+}
+
+impl Sentinel {
+    async fn ask(&self, words: &[&str], by: Instant) -> Result<Reply, Failure> {
+        self.node.tell("SENTINEL", words.iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect(), by).await
+    }
+
+    async fn view(&self, name: &str, by: Instant) -> Result<View, Failure> {
+        let of = async |what| self.ask(&[what, name], by).await;
+        let (address, primary, replicas, sentinels) =
+            tokio::join!(of("GET-MASTER-ADDR-BY-NAME"), of("MASTER"), of("REPLICAS"), of("SENTINELS"));
+        View::read(address?, primary?, replicas?, sentinels?).ok_or(Failure::Odd)
+    }
+
+    async fn why_it_names_none(&self, name: &str, by: Instant) -> String {
+        match self.ask(&["MASTERS"], by).await {
+            Ok(Reply::List(known)) => {
+                let known: Vec<_> = known.into_iter().filter_map(|known| fields(known)?.remove("name")).collect();
+                let known = if known.is_empty() { "none at all".to_owned() } else { known.join(", ") };
+                format!("the Sentinels know no primary \"{name}\"; they know {known}: write redis-sentinel://host/name")
+            }
+            _ => "what was given as a Sentinel is none: write redis://host for a single server, or the Sentinels' port"
+                .to_owned(),
+        }
+    }
+}
+
+impl View {
+    fn read(address: Reply, primary: Reply, replicas: Reply, sentinels: Reply) -> Option<Self> {
+        let Reply::List(address) = address else { return None };
+        let Ok([Reply::Text(host), Reply::Text(port)]) = <[Reply; 2]>::try_from(address) else { return None };
+        let host = String::from_utf8(host.into()).ok()?;
+        let port: u16 = std::str::from_utf8(&port).ok()?.parse().ok()?;
+        let primary = fields(primary)?;
+        let is_under_way = primary.get("flags")?.split(',').any(|flag| flag == "failover_in_progress");
+        // Here it is the old one until all replicas follow; the address above is the promoted one's before.
+        let is_promoted = primary.get("ip") != Some(&host) || primary.get("port")?.parse() != Ok(port);
+        Some(Self {
+            primary: Address::new(host, port),
+            epoch: primary.get("config-epoch")?.parse().ok()?,
+            fails_over: is_under_way && !is_promoted,
+            replicas: addresses(replicas)?,
+            sentinels: addresses(sentinels)?,
+        })
+    }
+}
+
+/// What Sentinel says of a server: names and values, one after the other.
+fn fields(reply: Reply) -> Option<BTreeMap<String, String>> {
+    let Reply::List(parts) = reply else { return None };
+    let text = |part| match part {
+        Reply::Text(text) => String::from_utf8(text.into()).ok(),
+        _ => None,
+    };
+    let mut parts = parts.into_iter();
+    let mut fields = BTreeMap::new();
+    while let Some(name) = parts.next() {
+        fields.insert(text(name)?, text(parts.next()?)?);
+    }
+    Some(fields)
+}
+
+/// Those of servers that are there.
+fn addresses(reply: Reply) -> Option<Vec<Address>> {
+    let Reply::List(servers) = reply else { return None };
+    let servers = servers.into_iter().map(fields).collect::<Option<Vec<_>>>()?;
+    let address = |server: BTreeMap<String, String>| {
+        let port = server.get("port")?.parse().ok().filter(|port| *port > 0)?;
+        Some(Address::new(server.get("ip").filter(|host| !host.is_empty())?.clone(), port))
+    };
+    Some(servers.into_iter().filter_map(address).collect())
+}
+
+/// What the Sentinels name, the newest word first, and of the same age that of most.
+fn candidates(views: &[View]) -> Vec<(u64, Address)> {
+    let mut votes: BTreeMap<(u64, &Address), usize> = BTreeMap::new();
+    for view in views {
+        *votes.entry((view.epoch, &view.primary)).or_default() += 1;
+    }
+    let mut votes: Vec<_> = votes.into_iter().collect();
+    votes.sort_by_key(|((epoch, _), votes)| std::cmp::Reverse((*epoch, *votes)));
+    votes.into_iter().map(|((epoch, address), _)| (epoch, address.clone())).collect()
+}
+
+/// Whether a message is about the primary of this name: `<name> …`, or `master <name> …`, or `… @ <name> …`.
+fn names(text: &str, name: &str) -> bool {
+    text.split(' ').any(|word| word == name)
+}
+
+async fn is_primary(node: &Node) -> bool {
+    let role = node.tell("ROLE", Vec::new(), Instant::now() + ANSWER).await;
+    matches!(role, Ok(Reply::List(parts)) if matches!(parts.first(), Some(Reply::Text(role)) if role == "master"))
+}
+
+/// Looks after the way for ever.
+async fn look_after(shared: Arc<Shared>) {
+    loop {
+        let well = shared.refresh().await;
+        while shared.hunt().await {
+            tokio::time::sleep(HUNT_EVERY).await;
+        }
+        let every = if well { EVERY } else { SOON };
+        let _ = tokio::time::timeout(every, shared.look.notified()).await;
+        // What is asked for at once is looked at together.
+        tokio::time::sleep(SOON / 5).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(port: u16, epoch: u64) -> View {
+        let (replicas, sentinels) = (Vec::new(), Vec::new());
+        View { primary: Address::new("h", port), epoch, fails_over: false, replicas, sentinels }
+    }
+
+    fn text(text: &str) -> Reply {
+        Reply::Text(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn list(words: &[&str]) -> Reply {
+        Reply::List(words.iter().map(|word| text(word)).collect())
+    }
+
+    #[test]
+    fn the_newest_word_counts_and_of_the_same_age_that_of_most() {
+        let views = [view(1, 7), view(2, 8), view(3, 7), view(3, 7)];
+        let ports: Vec<_> = candidates(&views).into_iter().map(|(epoch, address)| (epoch, address.port)).collect();
+        assert_eq!(ports, [(8, 2), (7, 3), (7, 1)]);
+        assert!(candidates(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_view_is_read_from_four_replies() {
+        let read = |flags, replicas| {
+            View::read(
+                list(&["10.0.0.1", "6379"]),
+                list(&["ip", "10.0.0.1", "port", "6379", "flags", flags, "config-epoch", "7"]),
+                replicas,
+                Reply::List(vec![list(&["ip", "10.0.0.9", "port", "26379"])]),
+            )
+        };
+        let replicas = || Reply::List(vec![list(&["ip", "fd00::1", "port", "7"]), list(&["ip", "", "port", "0"])]);
+        let view = read("master,failover_in_progress", replicas()).unwrap();
+        assert_eq!((view.primary, view.epoch, view.fails_over), (Address::new("10.0.0.1", 6379), 7, true));
+        assert_eq!(view.replicas, [Address::new("fd00::1", 7)]);
+        assert_eq!(view.sentinels, [Address::new("10.0.0.9", 26_379)]);
+        assert!(!read("master", replicas()).unwrap().fails_over);
+        let promoted = list(&["ip", "10.0.0.2", "port", "6379", "flags", "failover_in_progress", "config-epoch", "7"]);
+        let view = View::read(list(&["10.0.0.1", "6379"]), promoted, replicas(), replicas()).unwrap();
+        assert!(!view.fails_over, "the old primary would still call itself one");
+        for odd in [Reply::Nothing, list(&["ip"]), Reply::List(vec![Reply::Number(1)])] {
+            assert!(read("master", odd).is_none());
+        }
+        assert!(View::read(Reply::Nothing, list(&[]), list(&[]), list(&[])).is_none());
+    }
+
+    #[test]
+    fn a_message_of_another_primary_is_none_of_ours() {
+        assert!(names("my 10.0.0.1 1 10.0.0.2 2", "my"));
+        assert!(names("master my 10.0.0.1 1", "my"));
+        assert!(names("slave 10.0.0.2:2 10.0.0.2 2 @ my 10.0.0.1 1", "my"));
+        assert!(!names("master other 10.0.0.1 1", "my"));
+    }
+}

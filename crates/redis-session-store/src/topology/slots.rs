@@ -1,0 +1,145 @@
+//! What a server of a cluster says of it: whether it is well, how new its word is, and who has which slots.
+
+use bytes::Bytes;
+
+use crate::server::{Failure, Reply};
+use crate::target::Address;
+
+/// How many slots a cluster has.
+pub(crate) const SLOTS: usize = 16_384;
+
+/// One server's view of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    /// Whether it serves keys (`cluster_state`).
+    pub(crate) ok: bool,
+    /// `cluster_current_epoch`: the newest word of all has the highest one.
+    pub(crate) epoch: u64,
+    pub(crate) ranges: Vec<Range>,
+}
+
+/// Slots in a row that one primary has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+    pub(crate) primary: Address,
+    pub(crate) replicas: Vec<Address>,
+}
+
+impl View {
+    /// From the replies to `CLUSTER INFO` and `CLUSTER SLOTS` of the server at `asked`.
+    pub(crate) fn read(info: &Reply, slots: Reply, asked: &Address) -> Result<Self, Failure> {
+        let Reply::Text(info) = info else { return Err(Failure::Odd) };
+        let info = std::str::from_utf8(info).map_err(|_| Failure::Odd)?;
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let epoch = field("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).ok_or(Failure::Odd)?;
+        let Reply::List(slots) = slots else { return Err(Failure::Odd) };
+        let ranges = slots.into_iter().map(|slots| range(slots, asked).ok_or(Failure::Odd)).collect::<Result<_, _>>()?;
+        Ok(Self { ok: field("cluster_state") == Some("ok"), epoch, ranges })
+    }
+
+    /// How many slots nobody has.
+    pub(crate) fn uncovered(&self) -> usize {
+        let covered = self.ranges.iter().map(|range| usize::from(range.last - range.first) + 1).sum();
+        SLOTS.saturating_sub(covered)
+    }
+}
+
+/// `[first, last, primary, replica…]`, each server as `[host, port, id…]`.
+fn range(slots: Reply, asked: &Address) -> Option<Range> {
+    let Reply::List(parts) = slots else { return None };
+    let mut parts = parts.into_iter();
+    let mut slot = || match parts.next()? {
+        Reply::Number(slot) => u16::try_from(slot).ok().filter(|slot| usize::from(*slot) < SLOTS),
+        _ => None,
+    };
+    let (first, last) = (slot()?, slot()?);
+    let mut servers = parts.map(|server| address(server, asked));
+    let primary = servers.next()??;
+    (first <= last).then(|| Range { first, last, primary, replicas: servers.flatten().collect() })
+}
+
+/// Without a host, it is the one that was asked: the cluster does not know by what name we reach it.
+fn address(server: Reply, asked: &Address) -> Option<Address> {
+    let Reply::List(parts) = server else { return None };
+    let mut parts = parts.into_iter();
+    let text = |host: Bytes| String::from_utf8(host.into()).ok();
+    let host = match parts.next()? {
+        Reply::Nothing => asked.host.clone(),
+        Reply::Text(host) if host.is_empty() => asked.host.clone(),
+        Reply::Text(host) if host == "?" => return None,
+        Reply::Text(host) => text(host)?,
+        _ => return None,
+    };
+    match parts.next()? {
+        Reply::Number(port) => Some(Address::new(host, u16::try_from(port).ok().filter(|port| *port > 0)?)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Reply {
+        Reply::Text(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn server(host: Reply, port: i64) -> Reply {
+        Reply::List(vec![host, Reply::Number(port), text("id")])
+    }
+
+    fn slots(first: i64, last: i64, servers: Vec<Reply>) -> Reply {
+        Reply::List([vec![Reply::Number(first), Reply::Number(last)], servers].concat())
+    }
+
+    fn info() -> Reply {
+        text("cluster_state:ok\r\ncluster_slots_assigned:16384\r\ncluster_current_epoch:7\r\n")
+    }
+
+    fn asked() -> Address {
+        Address::new("asked", 1)
+    }
+
+    #[test]
+    fn a_view_says_who_has_which_slots() {
+        let all = Reply::List(vec![
+            slots(0, 9, vec![server(text("10.0.0.1"), 7), server(text("fd00::2"), 8)]),
+            slots(10, 16_383, vec![server(Reply::Nothing, 9), server(text(""), 9), server(text("?"), 9)]),
+        ]);
+        let view = View::read(&info(), all, &asked()).unwrap();
+        assert!(view.ok && view.epoch == 7 && view.uncovered() == 0);
+        assert_eq!((view.ranges[0].first, view.ranges[0].last), (0, 9));
+        assert_eq!(view.ranges[0].primary, Address::new("10.0.0.1", 7));
+        assert_eq!(view.ranges[0].replicas[0].to_string(), "[fd00::2]:8");
+        assert_eq!(view.ranges[1].primary, Address::new("asked", 9));
+        assert_eq!(view.ranges[1].replicas, [Address::new("asked", 9)]);
+        let failed = text("cluster_state:fail\r\ncluster_current_epoch:7");
+        let view = View::read(&failed, Reply::List(vec![]), &asked()).unwrap();
+        assert!(!view.ok && view.uncovered() == SLOTS);
+    }
+
+    #[test]
+    fn any_other_reply_is_odd() {
+        let good = || vec![server(text("h"), 7)];
+        let bad = [
+            Reply::Nothing,
+            Reply::List(vec![Reply::Nothing]),
+            Reply::List(vec![slots(0, 16_384, good())]),
+            Reply::List(vec![slots(-1, 5, good())]),
+            Reply::List(vec![slots(6, 5, good())]),
+            Reply::List(vec![slots(0, 5, vec![])]),
+            Reply::List(vec![slots(0, 5, vec![server(text("?"), 7)])]),
+            Reply::List(vec![slots(0, 5, vec![server(text("h"), 0)])]),
+            Reply::List(vec![slots(0, 5, vec![server(text("h"), 65_536)])]),
+            Reply::List(vec![slots(0, 5, vec![server(Reply::Other, 7)])]),
+        ];
+        for slots in bad {
+            assert!(View::read(&info(), slots.clone(), &asked()).is_err(), "{slots:?}");
+        }
+        for info in [Reply::Nothing, text(""), text("cluster_state:ok"), text("cluster_current_epoch:-1")] {
+            assert!(View::read(&info, Reply::List(vec![]), &asked()).is_err(), "{info:?}");
+        }
+    }
+}
