@@ -23,6 +23,7 @@
 mod browser;
 #[cfg(feature = "chromium")]
 mod chromium;
+mod connection;
 mod contract;
 mod jar;
 mod process;

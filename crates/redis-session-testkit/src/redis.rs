@@ -5,8 +5,8 @@ use std::{
     ffi::OsString,
     fs,
     hash::{BuildHasher as _, RandomState},
-    io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     process::{Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -14,12 +14,11 @@ use std::{
 };
 
 use crate::{
+    connection::{Connection, PATIENCE},
     process::{self, Process, TempDir},
-    resp::{self, Reply},
+    resp::Reply,
 };
 
-/// How long a start or an answer may take before the test ends.
-const PATIENCE: Duration = Duration::from_secs(20);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// The name of the unix socket, in the server's directory.
 const SOCKET: &str = "redis.sock";
@@ -437,39 +436,6 @@ fn free_port() -> u16 {
         let port = 20_000 + u16::try_from(RandomState::new().hash_one(0) % 12_000).unwrap_or(0);
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
-        }
-    }
-}
-
-struct Connection {
-    stream: TcpStream,
-    received: Vec<u8>,
-}
-
-impl Connection {
-    fn open(port: u16) -> io::Result<Self> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, received: Vec::new() })
-    }
-
-    fn ask<A: AsRef<[u8]>>(&mut self, command: &[A]) -> io::Result<Reply> {
-        self.stream.write_all(&resp::encode(command))?;
-        let mut part = [0; 16 * 1024];
-        loop {
-            match resp::reply(&self.received) {
-                Ok(Some((reply, length))) => {
-                    self.received.drain(..length);
-                    return Ok(reply);
-                }
-                Ok(None) => {}
-                Err(_) => return Err(io::Error::other("the answer is not the redis protocol")),
-            }
-            match self.stream.read(&mut part)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => self.received.extend_from_slice(&part[..count]),
-            }
         }
     }
 }

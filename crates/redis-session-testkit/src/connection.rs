@@ -1,0 +1,45 @@
+//! A connection of the test's own to a redis-server: blocking, in RESP2.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
+    time::Duration,
+};
+
+use crate::resp::{self, Reply};
+
+/// How long an answer may take before the test ends.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) fn open(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, received: Vec::new() })
+    }
+
+    pub(crate) fn ask<A: AsRef<[u8]>>(&mut self, command: &[A]) -> io::Result<Reply> {
+        self.stream.write_all(&resp::encode(command))?;
+        let mut part = [0; 16 * 1024];
+        loop {
+            match resp::reply(&self.received) {
+                Ok(Some((reply, length))) => {
+                    self.received.drain(..length);
+                    return Ok(reply);
+                }
+                Ok(None) => {}
+                Err(_) => return Err(io::Error::other("the answer is not the redis protocol")),
+            }
+            match self.stream.read(&mut part)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => self.received.extend_from_slice(&part[..count]),
+            }
+        }
+    }
+}
