@@ -17,11 +17,25 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn open(port: u16) -> io::Result<Self> {
+    /// Connects, and says the password of the default user where there is one.
+    pub(crate) fn open(port: u16, password: Option<&str>, patience: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, received: Vec::new() })
+        stream.set_read_timeout(Some(patience))?;
+        let mut connection = Self { stream, received: Vec::new() };
+        if let Some(password) = password
+            && let Reply::Error(error) = connection.ask(&["AUTH", password])?
+        {
+            return Err(io::Error::other(error));
+        }
+        Ok(connection)
+    }
+
+    /// Whether the server has not closed it.
+    pub(crate) fn is_open(&self) -> bool {
+        let peeked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
+        let open = matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        open && self.stream.set_nonblocking(false).is_ok()
     }
 
     pub(crate) fn ask<A: AsRef<[u8]>>(&mut self, command: &[A]) -> io::Result<Reply> {
