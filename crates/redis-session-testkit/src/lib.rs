@@ -1,6 +1,7 @@
 //! Tests for redis-session and its users: a store contract as a suite, an own redis-server, browsers and faults.
 //!
 //! - [`RedisServer`]: a redis-server of the test's own, which can be paused, killed and restarted.
+//! - [`Replicas`], [`Sentinels`], [`Cluster`]: several of them, as a primary and its replicas, guarded, or sharded.
 //! - [`Proxy`]: stands before a Redis, counts commands, and loses, delays or answers single ones.
 //! - [`Browser`]: cookies as a browser keeps them, before a router in the same process or ([`HttpBrowser`]) a server.
 //! - `Authority` (feature `tls`): certificates for a redis-server with TLS.
@@ -23,22 +24,29 @@
 mod browser;
 #[cfg(feature = "chromium")]
 mod chromium;
+mod cluster;
+mod connection;
 mod contract;
 mod jar;
 mod process;
 mod proxy;
 mod redis;
+mod replicas;
 mod resp;
+mod sentinel;
 #[cfg(feature = "tls")]
 mod tls;
 
 pub use browser::{Browser, HttpBrowser, Page, Wire};
 #[cfg(feature = "chromium")]
 pub use chromium::{Chromium, Window};
+pub use cluster::{Cluster, ClusterOptions, SlotMove};
 pub use contract::store_contract;
 pub use jar::{Cookie, CookieJar, Received};
 pub use proxy::{Action, Command, Proxy};
 pub use redis::{RedisOptions, RedisServer};
+pub use replicas::Replicas;
 pub use resp::Reply;
+pub use sentinel::{SentinelOptions, Sentinels};
 #[cfg(feature = "tls")]
 pub use tls::{Authority, Identity};

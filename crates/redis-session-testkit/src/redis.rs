@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    fmt::Write as _,
     fs,
     hash::{BuildHasher as _, RandomState},
-    io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    panic::resume_unwind,
     process::{Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -14,17 +16,21 @@ use std::{
 };
 
 use crate::{
+    connection::{Connection, PATIENCE},
     process::{self, Process, TempDir},
-    resp::{self, Reply},
+    resp::Reply,
 };
 
-/// How long a start or an answer may take before the test ends.
-const PATIENCE: Duration = Duration::from_secs(20);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+/// How long a look at a server takes that may be dead or frozen.
+const A_LOOK: Duration = Duration::from_millis(500);
 /// The name of the unix socket, in the server's directory.
 const SOCKET: &str = "redis.sock";
+/// The names of its settings and its log, there too.
+const SETTINGS: &str = "redis.conf";
+const LOG: &str = "redis.log";
 
-/// A redis-server process on a loopback port, empty, keeping nothing on disk; dropping it ends it.
+/// A redis-server process on a loopback port, empty, keeping nothing on disk unless told to; dropping it ends it.
 ///
 /// Its methods block (briefly) and panic when the server does not answer.
 ///
@@ -43,7 +49,11 @@ pub struct RedisServer {
     port: u16,
     /// `None`: it speaks no TLS.
     tls_port: Option<u16>,
-    settings: Vec<(String, String)>,
+    /// `None`: it is no node of a cluster.
+    bus_port: Option<u16>,
+    /// Of the default user. `None`: it takes none.
+    password: Option<String>,
+    kind: Kind,
     state: Mutex<State>,
     dir: TempDir,
 }
@@ -63,12 +73,26 @@ pub struct RedisServer {
 pub struct RedisOptions {
     settings: Vec<(String, String)>,
     dir: TempDir,
+    password: Option<String>,
     tls: bool,
+    kind: Kind,
+}
+
+/// What a redis-server is started as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Single,
+    ClusterNode,
+    Sentinel,
 }
 
 impl RedisOptions {
     fn new() -> Self {
-        Self { settings: Vec::new(), dir: TempDir::new(), tls: false }
+        Self { settings: Vec::new(), dir: TempDir::new(), password: None, tls: false, kind: Kind::Single }
+    }
+
+    pub(crate) fn kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
     }
 
     /// A setting as in `redis.conf`.
@@ -80,7 +104,13 @@ impl RedisOptions {
     /// Listens on a unix socket too: [`RedisServer::unix_url`].
     pub fn unix_socket(self) -> Self {
         let socket = self.dir.path().join(SOCKET);
-        self.setting("unixsocket", &socket.to_string_lossy())
+        self.setting("unixsocket", &quoted(&socket.to_string_lossy()))
+    }
+
+    /// The password of the default user. The test's own commands say it, and so do the servers of a topology to each other.
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self.setting("requirepass", &quoted(password)).setting("masterauth", &quoted(password))
     }
 
     /// Adds a user with a password, and with rights as in an ACL rule: `~sess:* +get`. The default user keeps all rights,
@@ -103,7 +133,7 @@ impl RedisOptions {
         for (setting, name, text) in files {
             let path = options.dir.path().join(name);
             fs::write(&path, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
-            options = options.setting(setting, &path.to_string_lossy());
+            options = options.setting(setting, &quoted(&path.to_string_lossy()));
         }
         options
     }
@@ -117,21 +147,25 @@ impl RedisOptions {
     /// Starts the server. The program is `redis-server`, or what the environment variable `REDIS_SERVER` names.
     #[must_use]
     pub fn start(self) -> RedisServer {
-        let Self { settings, dir, tls } = self;
+        let Self { settings, dir, password, tls, kind } = self;
+        let (tls_port, bus_port, state) = (None, None, Mutex::default());
+        let mut server = RedisServer { port: 0, tls_port, bus_port, password, kind, state, dir };
         for _ in 0..50 {
-            let port = free_port();
-            let tls_port = tls.then(free_port);
-            let mut all = settings.clone();
-            all.extend(tls_port.map(|port| ("tls-port".to_owned(), port.to_string())));
+            server.port = free_port();
+            server.tls_port = tls.then(free_port);
+            // Redis's own choice is 10,000 above, where the system may have given it to anybody.
+            server.bus_port = (kind == Kind::ClusterNode).then(free_port);
+            server.write(&settings);
             // Another test may have taken the port between the look and the start: then the next one.
-            if let Started::Answers(state) = launch(port, &all, &dir) {
-                return RedisServer { port, tls_port, settings: all, state: Mutex::new(state), dir };
+            if server.launch() {
+                return server;
             }
         }
-        panic!("no free port for redis-server in 50 attempts; its last words:\n{}", last_words(&dir))
+        panic!("no free port for redis-server in 50 attempts; its last words:\n{}", server.last_words())
     }
 }
 
+#[derive(Default)]
 struct State {
     /// `None` while the server is killed.
     process: Option<Process>,
@@ -177,10 +211,11 @@ impl RedisServer {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// The address as an application is told it: `redis://127.0.0.1:PORT`.
+    /// The address as an application is told it: `redis://127.0.0.1:PORT`, with the [`password`](RedisOptions::password)
+    /// where there is one: `redis://:PASSWORD@127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}127.0.0.1:{}", self.credentials(), self.port)
     }
 
     /// The same for a user: `redis://USER:PASSWORD@127.0.0.1:PORT`. What a URL does not hold must be percent-encoded.
@@ -219,18 +254,14 @@ impl RedisServer {
 
     /// Runs a command and returns what Redis answers, be it an error.
     pub fn command<A: AsRef<[u8]>>(&self, command: &[A]) -> Reply {
-        self.state().command(self.port, command)
+        self.state().command(self, command)
     }
 
     /// Stops the process as a frozen machine would: connections stay open, and nothing answers.
     pub fn pause(&self) {
         let process = self.signal("STOP");
-        let deadline = Instant::now() + PATIENCE;
         // The signal only asks: until it has arrived in all threads, a command may still run.
-        while !process::is_stopped(process) {
-            assert!(Instant::now() < deadline, "redis-server on port {} does not stop", self.port);
-            thread::sleep(BETWEEN_LOOKS);
-        }
+        until(&format!("redis-server on port {} does not stop", self.port), || process::is_stopped(process));
     }
 
     /// Lets a paused server go on.
@@ -238,26 +269,36 @@ impl RedisServer {
         let _ = self.signal("CONT");
     }
 
-    /// Ends the process at once; its data are gone. Does nothing if it is dead already.
+    /// Ends the process at once (SIGKILL): what is not on disk is gone. Does nothing if it is dead already.
     pub fn kill(&self) {
-        let mut state = self.state();
-        state.connection = None;
-        state.process = None;
+        *self.state() = State::default();
     }
 
-    /// Starts the server again on the same port, empty; kills it first if it runs.
+    /// Ends the process as a service manager does (SIGTERM), and waits for it: with a setting `save`, it first writes its
+    /// data. Does nothing if it is dead already.
+    pub fn stop(&self) {
+        let mut state = self.state();
+        let Some(process) = &mut state.process else { return };
+        process::signal("TERM", &process.id().to_string());
+        until(&format!("redis-server on port {} does not stop", self.port), || process.ended().is_some());
+        *state = State::default();
+    }
+
+    /// Starts the server again on the same port; kills it first if it runs. It is empty, unless a setting made it write
+    /// to disk (`appendonly`, `save`). A node of a cluster comes back as itself, and so do a sentinel and a server that
+    /// sentinels look after.
+    ///
+    /// ```
+    /// # use redis_session_testkit::RedisServer;
+    /// let redis = RedisServer::start_with(&[("appendonly", "yes"), ("appendfsync", "always")]);
+    /// redis.run(&["SET", "greeting", "hello"]);
+    /// redis.kill();
+    /// redis.restart();
+    /// assert_eq!(redis.run(&["GET", "greeting"]).text(), "hello");
+    /// ```
     pub fn restart(&self) {
         self.kill();
-        let mut state = self.state();
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Started::Answers(new) = launch(self.port, &self.settings, &self.dir) {
-                *state = new;
-                return;
-            }
-            thread::sleep(BETWEEN_LOOKS);
-        }
-        panic!("redis-server does not start again on port {}; its last words:\n{}", self.port, last_words(&self.dir))
+        until(&format!("redis-server does not start again on port {}", self.port), || self.launch());
     }
 
     /// How often each command ran since the start or [`reset_stats`](Self::reset_stats), from `INFO commandstats`.
@@ -269,7 +310,7 @@ impl RedisServer {
         let mut state = self.state();
         let ours = state.infos;
         let mut counts = BTreeMap::new();
-        for line in state.info(self.port, "commandstats").lines() {
+        for line in state.info(self, "commandstats").lines() {
             let Some((name, rest)) = line.strip_prefix("cmdstat_").and_then(|line| line.split_once(":calls=")) else {
                 continue;
             };
@@ -310,13 +351,110 @@ impl RedisServer {
     /// The processor time that the server has used, in user and system mode, from `INFO cpu`.
     #[must_use]
     pub fn used_cpu_micros(&self) -> u64 {
-        let info = self.state().info(self.port, "cpu");
+        let info = self.state().info(self, "cpu");
         let part = |name: &str| -> Duration {
             let seconds = field(&info, name).and_then(|seconds| seconds.parse().ok());
             seconds.map(Duration::from_secs_f64).unwrap_or_else(|| panic!("redis does not say {name}"))
         };
         let used = part("used_cpu_user") + part("used_cpu_sys");
         u64::try_from(used.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Writes `redis.conf`. A file, so that Redis can keep there what it changes by itself (`CONFIG REWRITE`).
+    fn write(&self, settings: &[(String, String)]) {
+        let ports = [("port", Some(self.port)), ("tls-port", self.tls_port), ("cluster-port", self.bus_port)];
+        let ports = ports.into_iter().filter_map(|(name, port)| Some((name.to_owned(), port?.to_string())));
+        let dir = quoted(&self.dir.path().to_string_lossy());
+        let ours = [("bind", "127.0.0.1"), ("dir", &dir), ("save", ""), ("appendonly", "no")];
+        let ours = ours.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut text = String::new();
+        for (name, value) in ours.into_iter().chain(ports).chain(settings.iter().cloned()) {
+            let value = if value.is_empty() { r#""""# } else { &value };
+            let _ = writeln!(text, "{name} {value}");
+        }
+        let file = self.dir.path().join(SETTINGS);
+        fs::write(&file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
+    }
+
+    /// Starts the process, and waits until it answers. `false`: it ended, most likely since a port was taken.
+    fn launch(&self) -> bool {
+        let dir = self.dir.path();
+        // One file for both: a wrong setting is told on stderr, everything else on stdout.
+        let log = fs::File::create(dir.join(LOG)).and_then(|log| Ok((log.try_clone()?, log)));
+        let (log, errors) = log.unwrap_or_else(|error| panic!("cannot write in {}: {error}", dir.display()));
+        let mut command = Command::new(program());
+        command.arg(dir.join(SETTINGS)).args((self.kind == Kind::Sentinel).then_some("--sentinel"));
+        command.stdin(Stdio::null()).stdout(log).stderr(errors);
+        let mut process = Process::start(&mut command, "redis-server", &self.dir);
+
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if process.ended().is_some() {
+                let words = self.last_words();
+                // Another port does not help against a wrong setting.
+                assert!(!words.contains("FATAL CONFIG FILE ERROR"), "redis-server refuses its settings:\n{words}");
+                return false;
+            }
+            if self.is_there_as(process.id()) {
+                *self.state() = State { process: Some(process), connection: None, infos: 1 };
+                return true;
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        panic!("redis-server does not answer on port {}; its last words:\n{}", self.port, self.last_words())
+    }
+
+    /// Whether the server on this port is the process that was started, not that of another test, and has read its data.
+    fn is_there_as(&self, process: u32) -> bool {
+        match self.connect(PATIENCE).and_then(|mut connection| connection.ask(&["INFO"])) {
+            Ok(Reply::Text(info)) => {
+                let info = String::from_utf8_lossy(&info);
+                field(&info, "process_id") == Some(&process.to_string()) && field(&info, "loading") != Some("1")
+            }
+            _ => false,
+        }
+    }
+
+    fn connect(&self, patience: Duration) -> io::Result<Connection> {
+        Connection::open(self.port, self.password.as_deref(), patience)
+    }
+
+    fn credentials(&self) -> String {
+        self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default()
+    }
+
+    fn last_words(&self) -> String {
+        fs::read_to_string(self.dir.path().join(LOG)).unwrap_or_default()
+    }
+
+    /// Runs a command on a key whose slot is on its way to this node of a cluster.
+    pub(crate) fn command_asking<A: AsRef<[u8]>>(&self, command: &[A]) -> Reply {
+        let mut state = self.state();
+        let _ = state.command(self, &["ASKING"]);
+        state.command(self, command)
+    }
+
+    /// Whether it was neither killed nor paused.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state().process.as_ref().is_some_and(|process| !process::is_stopped(process.id()))
+    }
+
+    /// What it answers within a moment. `None`: it is dead or frozen, or does not get that far.
+    pub(crate) fn look(&self, command: &[&str]) -> Option<Reply> {
+        if !self.is_up() {
+            return None;
+        }
+        self.connect(A_LOOK).and_then(|mut connection| connection.ask(command)).ok()
+    }
+
+    /// The password of its default user.
+    pub(crate) fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    /// The port on which the nodes of a cluster speak to each other.
+    pub(crate) fn bus_port(&self) -> u16 {
+        self.bus_port.unwrap_or_else(|| panic!("redis-server on port {} is no node of a cluster", self.port))
     }
 
     /// Sends a signal, and says to which process.
@@ -335,75 +473,34 @@ impl RedisServer {
 
 impl std::fmt::Debug for RedisServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisServer")
-            .field("port", &self.port)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("RedisServer").field("port", &self.port).finish_non_exhaustive()
     }
 }
 
 impl State {
-    fn command<A: AsRef<[u8]>>(&mut self, port: u16, command: &[A]) -> Reply {
-        assert!(self.process.is_some(), "redis-server on port {port} is not running");
-        let asked = self.connection(port).and_then(|connection| connection.ask(command));
+    fn command<A: AsRef<[u8]>>(&mut self, server: &RedisServer, command: &[A]) -> Reply {
+        assert!(self.process.is_some(), "redis-server on port {} is not running", server.port);
+        let asked = self.connection(server).and_then(|connection| connection.ask(command));
         asked.unwrap_or_else(|error| {
             // What may still arrive on this connection would be taken for the next answer.
             self.connection = None;
-            panic!("redis-server on port {port} does not answer (is it paused?): {error}")
+            panic!("redis-server on port {} does not answer (is it paused?): {error}", server.port)
         })
     }
 
-    fn connection(&mut self, port: u16) -> io::Result<&mut Connection> {
+    fn connection(&mut self, server: &RedisServer) -> io::Result<&mut Connection> {
+        // Redis closes it at the end of a failover, say.
+        self.connection.take_if(|connection| !connection.is_open());
         match &mut self.connection {
             Some(connection) => Ok(connection),
-            none => Ok(none.insert(Connection::open(port)?)),
+            none => Ok(none.insert(server.connect(PATIENCE)?)),
         }
     }
 
-    fn info(&mut self, port: u16, section: &str) -> String {
+    fn info(&mut self, server: &RedisServer, section: &str) -> String {
         self.infos += 1;
-        self.command(port, &["INFO", section]).text()
+        self.command(server, &["INFO", section]).text()
     }
-}
-
-enum Started {
-    Answers(State),
-    /// The process ended, most likely since the port was taken.
-    Ended,
-}
-
-fn launch(port: u16, settings: &[(String, String)], dir: &TempDir) -> Started {
-    // One file for both: a wrong setting is told on stderr, everything else on stdout.
-    let log = fs::File::create(dir.path().join("redis.log")).and_then(|log| Ok((log.try_clone()?, log)));
-    let (log, errors) = log.unwrap_or_else(|error| panic!("cannot write in {}: {error}", dir.path().display()));
-    let mut command = Command::new(program());
-    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-    command.arg("--port").arg(port.to_string()).arg("--dir").arg(dir.path());
-    for (name, value) in settings {
-        command.arg(format!("--{name}"));
-        match name.as_str() {
-            "user" => command.args(value.split(' ')),
-            _ => command.arg(value),
-        };
-    }
-    command.stdin(Stdio::null()).stdout(log).stderr(errors);
-    let mut process = Process::start(&mut command, "redis-server", dir);
-
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        if process.ended().is_some() {
-            let words = last_words(dir);
-            // Another port does not help against a wrong setting.
-            assert!(!words.contains("FATAL CONFIG FILE ERROR"), "redis-server refuses its settings:\n{words}");
-            return Started::Ended;
-        }
-        if answers_as(process.id(), port) {
-            let connection = None;
-            return Started::Answers(State { process: Some(process), connection, infos: 1 });
-        }
-        thread::sleep(BETWEEN_LOOKS);
-    }
-    panic!("redis-server does not answer on port {port}; its last words:\n{}", last_words(dir))
 }
 
 /// `REDIS_SERVER`, so that the same tests run on another version, or on Valkey.
@@ -411,21 +508,38 @@ fn program() -> OsString {
     std::env::var_os("REDIS_SERVER").filter(|name| !name.is_empty()).unwrap_or_else(|| "redis-server".into())
 }
 
-/// Whether the server on this port is the process that was started, and not that of another test.
-fn answers_as(process: u32, port: u16) -> bool {
-    let info = Connection::open(port).and_then(|mut connection| connection.ask(&["INFO", "server"]));
-    match info {
-        Ok(Reply::Text(info)) => field(&String::from_utf8_lossy(&info), "process_id") == Some(&process.to_string()),
-        _ => false,
-    }
-}
-
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
-fn last_words(dir: &TempDir) -> String {
-    fs::read_to_string(dir.path().join("redis.log")).unwrap_or_default()
+/// Starts them at the same time.
+pub(crate) fn start_all(all: impl IntoIterator<Item = RedisOptions>) -> Vec<RedisServer> {
+    thread::scope(|scope| {
+        let starts: Vec<_> = all.into_iter().map(|options| scope.spawn(|| options.start())).collect();
+        starts.into_iter().map(|start| start.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
+/// Waits until a condition holds; panics with these words where it does not come.
+pub(crate) fn until(otherwise: &str, mut condition: impl FnMut() -> bool) {
+    until_found(otherwise, || condition().then_some(()));
+}
+
+/// Waits until there is something, and returns it; panics with these words where it does not come.
+pub(crate) fn until_found<T>(otherwise: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{otherwise}");
+        thread::sleep(BETWEEN_LOOKS);
+    }
+}
+
+/// A value of a setting that may hold blanks.
+pub(crate) fn quoted(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// A port that was free a moment ago.
@@ -437,39 +551,6 @@ fn free_port() -> u16 {
         let port = 20_000 + u16::try_from(RandomState::new().hash_one(0) % 12_000).unwrap_or(0);
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
-        }
-    }
-}
-
-struct Connection {
-    stream: TcpStream,
-    received: Vec<u8>,
-}
-
-impl Connection {
-    fn open(port: u16) -> io::Result<Self> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, received: Vec::new() })
-    }
-
-    fn ask<A: AsRef<[u8]>>(&mut self, command: &[A]) -> io::Result<Reply> {
-        self.stream.write_all(&resp::encode(command))?;
-        let mut part = [0; 16 * 1024];
-        loop {
-            match resp::reply(&self.received) {
-                Ok(Some((reply, length))) => {
-                    self.received.drain(..length);
-                    return Ok(reply);
-                }
-                Ok(None) => {}
-                Err(_) => return Err(io::Error::other("the answer is not the redis protocol")),
-            }
-            match self.stream.read(&mut part)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => self.received.extend_from_slice(&part[..count]),
-            }
         }
     }
 }

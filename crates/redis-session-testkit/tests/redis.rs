@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    io::{Read as _, Write as _},
     net::TcpStream,
     process::Command,
     thread,
@@ -44,6 +45,38 @@ fn a_killed_server_refuses_connections_and_comes_back_empty_on_its_port() {
     assert!(redis.run(&["GET", "k"]).is_nil());
     redis.restart();
     assert_eq!(redis.run(&["PING"]).text(), "PONG");
+}
+
+#[test]
+fn a_server_with_a_password_lets_in_its_test_and_nobody_without() {
+    let redis = RedisServer::options().password(r#"it's "a \ secret"#).start();
+    assert_eq!(redis.run(&["SET", "k", "v"]).text(), "OK");
+    assert!(!format!("{redis:?}").contains("secret"));
+    redis.restart();
+    assert!(redis.run(&["GET", "k"]).is_nil());
+}
+
+#[test]
+fn a_connection_that_the_server_has_closed_is_made_anew() {
+    let redis = RedisServer::start();
+    redis.run(&["PING"]);
+    let mut other = TcpStream::connect(redis.address()).unwrap();
+    other.write_all(b"CLIENT KILL TYPE normal SKIPME yes\r\n").unwrap();
+    assert_eq!(other.read(&mut [0; 16]).unwrap(), b":1\r\n".len());
+    assert_eq!(redis.run(&["PING"]).text(), "PONG");
+}
+
+#[test]
+fn what_a_setting_keeps_on_disk_is_there_after_a_restart() {
+    let settings = [[("appendonly", "yes"), ("appendfsync", "always")], [("save", "3600 1"), ("rdbcompression", "no")]];
+    for settings in settings {
+        let redis = RedisServer::start_with(&settings);
+        redis.run(&["SET", "k", "v"]);
+        redis.stop();
+        redis.stop();
+        redis.restart();
+        assert_eq!(redis.run(&["GET", "k"]).text(), "v", "{settings:?}");
+    }
 }
 
 #[test]
