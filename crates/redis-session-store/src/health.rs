@@ -58,8 +58,11 @@ impl Health {
             // Of a lost connection the client itself knows.
             Err(Failure::Silent(_) | Failure::NotSent(_) | Failure::Lost(_)) => {}
             // Not a write each time: many share this line of memory.
-            Ok(_) | Err(Failure::Refused(_) | Failure::Elsewhere(_) | Failure::Odd) if self.silent.load(Ordering::Relaxed) == 0 => {}
-            Ok(_) | Err(Failure::Refused(_) | Failure::Elsewhere(_) | Failure::Odd) => self.silent.store(0, Ordering::Relaxed),
+            Ok(_) | Err(Failure::Refused(_) | Failure::Elsewhere(_) | Failure::Odd)
+                if self.silent.load(Ordering::Relaxed) == 0 => {}
+            Ok(_) | Err(Failure::Refused(_) | Failure::Elsewhere(_) | Failure::Odd) => {
+                self.silent.store(0, Ordering::Relaxed)
+            }
         }
     }
 

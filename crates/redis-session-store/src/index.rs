@@ -32,17 +32,26 @@ const SCANNED_AT_ONCE: &[u8] = b"1000";
 impl<S: Server> Operations<S> {
     pub(crate) async fn enter(&self, user: &UserKey, enter: &Enter) -> Result<Entered, Error> {
         let key = self.user_key(user);
-        self.checked(entered(self.run(&ENTER, &key, vec![enter_words(enter, self.until(&key, enter.not_after))]).await?, &key))
+        self.checked(entered(
+            self.run(&ENTER, &key, vec![enter_words(enter, self.until(&key, enter.not_after))]).await?,
+            &key,
+        ))
     }
 
     pub(crate) async fn prolong(&self, user: &UserKey, prolong: &Prolong) -> Result<Prolonged, Error> {
         let key = self.user_key(user);
-        self.checked(prolonged(self.run(&PROLONG, &key, vec![prolong_words(prolong, self.until(&key, prolong.not_after))]).await?, &key))
+        self.checked(prolonged(
+            self.run(&PROLONG, &key, vec![prolong_words(prolong, self.until(&key, prolong.not_after))]).await?,
+            &key,
+        ))
     }
 
     pub(crate) async fn doom(&self, user: &UserKey, doom: &Doom) -> Result<Doomed, Error> {
         let key = self.user_key(user);
-        self.checked(doomed(self.run(&DOOM, &key, vec![doom_words(doom, self.until(&key, doom.not_after))]).await?, &key))
+        self.checked(doomed(
+            self.run(&DOOM, &key, vec![doom_words(doom, self.until(&key, doom.not_after))]).await?,
+            &key,
+        ))
     }
 
     pub(crate) async fn leave(&self, user: &UserKey, sessions: &[SessionHandle]) -> Result<(), Error> {

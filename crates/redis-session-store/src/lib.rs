@@ -12,7 +12,37 @@
 //!     +client|id +info
 //! ```
 //!
-//! (and `+select` for another database than 0).
+//! (and `+select` for another database than 0). On a cluster he also needs `+cluster|info +cluster|slots +asking`, and
+//! behind Sentinels `+role`. A user of the Sentinels themselves may do this:
+//!
+//! ```text
+//! ACL SETUSER shop on >password &* +sentinel|get-master-addr-by-name +sentinel|master +sentinel|replicas
+//!     +sentinel|sentinels +subscribe +ping +hello +client|id +info
+//! ```
+//!
+//! # Where the servers are
+//!
+//! | URL | what it reaches |
+//! | --- | --- |
+//! | `redis://host:6379/0` | one server |
+//! | `rediss://host:6379/0` | the same by TLS (feature `tls`), as with the next two |
+//! | `redis+unix:///run/redis/redis.sock?db=0` | one server by its unix socket |
+//! | `redis-cluster://host:6379,host:6379` | a cluster; any of its servers are enough to find the others |
+//! | `redis-sentinel://host:26379,host:26379/mymaster/0` | the primary that these Sentinels, and those that they know, name so |
+//!
+//! Each begins its host with `user:password@` where one is needed.
+//!
+//! **On a cluster** the servers say themselves which of them has a key, and the newest word counts. A slot on its way
+//! from one to another is served from both sides. Where a server goes, the sessions of the others are served as before,
+//! if the cluster lets them (`cluster-require-full-coverage no`); its own wait for its replica for as long as one
+//! operation may take, and after that get errors at once until the replica serves. A user's list of sessions and the
+//! sessions themselves are on different servers, and no step needs two of them.
+//!
+//! **Behind Sentinels** the way goes to the primary that the newest word names and that calls itself one. While a
+//! failover is under way the replicas themselves are asked, each hundredth of a second, so that a promotion is known
+//! before Sentinel tells of it: what the old primary still acknowledges after it is lost.
+//!
+//! Replication is asynchronous in both: a write that a primary acknowledged a moment before it went may be lost.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -81,7 +111,9 @@ pub struct RedisStore {
 
 impl RedisStore {
     /// Connects to `redis://[[user]:password@]host[:port][/database]` with the default settings, or by TLS to
-    /// `rediss://…` (feature `tls`), or to the unix socket `redis+unix://[[user]:password@]/path[?db=1&user=…&pass=…]`.
+    /// `rediss://…` (feature `tls`), or to the unix socket `redis+unix://[[user]:password@]/path[?db=1&user=…&pass=…]`;
+    /// to a cluster with `redis-cluster://host:port[,host:port…]`, and to a primary behind Sentinels with
+    /// `redis-sentinel://host:port[,host:port…]/name[/database]`.
     ///
     /// # Errors
     /// As [`RedisStoreOptions::connect`].
@@ -94,12 +126,11 @@ impl RedisStore {
         RedisStoreOptions::new(url::Url::parse(url).map(Way::of_url))
     }
 
-    /// Connects to where a pool of the application's does: its server, user, password, database and TLS. The pool
-    /// itself is left alone: sessions need other settings, and get a connection of their own.
+    /// Connects to where a pool of the application's does: its server, cluster or Sentinels, user, password, database
+    /// and TLS. The pool itself is left alone: sessions need other settings, and get a connection of their own.
     ///
     /// # Errors
-    /// As [`RedisStoreOptions::connect`]; also [`is_config`](Error::is_config) if it is a pool of a cluster or of
-    /// Sentinel.
+    /// As [`RedisStoreOptions::connect`].
     pub async fn from_pool(pool: &fred::clients::Pool) -> Result<Self, Error> {
         Self::pool_options(pool).connect().await
     }

@@ -228,7 +228,7 @@ async fn is_in_step(client: &Client, by: Instant) -> bool {
     }
 }
 
-pub(crate) fn time() -> CustomCommand {
+fn time() -> CustomCommand {
     CustomCommand::new_static("TIME", ClusterHash::FirstKey, false)
 }
 

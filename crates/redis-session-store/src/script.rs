@@ -489,7 +489,10 @@ mod tests {
             fields: Fields::from_pairs(vec![("b".into(), "2".into()), ("a".into(), "1".into())]),
         };
         let words = "tokenAAA 9007199254740991 BBBBBBBBBBBBBBBBBBBBBQ 9007199254740991 - 1 9007199254740991 3 ";
-        assert_eq!(texts(&create_args(&create, create.not_after).unwrap()), [&format!("{words}- - "), "a", "1", "b", "2"]);
+        assert_eq!(
+            texts(&create_args(&create, create.not_after).unwrap()),
+            [&format!("{words}- - "), "a", "1", "b", "2"]
+        );
         let create = Create { login: Some(LogIn { label: None, ..login() }), ..create };
         let wanted = [&format!("{words}2 1000 "), "ada lovelace", "", "a", "1", "b", "2"];
         assert_eq!(texts(&create_args(&create, create.not_after).unwrap()), wanted);

@@ -49,7 +49,8 @@ impl<S: Server> Operations<S> {
 
     pub(crate) async fn create(&self, session: &SessionKey, create: &Create) -> Result<Created, Error> {
         let key = self.key(session);
-        let reply = self.run(&script::CREATE, &key, script::create_args(create, self.until(&key, create.not_after))?).await?;
+        let reply =
+            self.run(&script::CREATE, &key, script::create_args(create, self.until(&key, create.not_after))?).await?;
         self.checked(script::created(reply, &key))
     }
 

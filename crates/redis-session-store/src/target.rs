@@ -9,10 +9,10 @@ use fred::clients::{Client, SubscriberClient};
 use fred::error::{Error as FredError, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::config::{Blocking, Config, Options, ReconnectPolicy, Server, ServerConfig};
-use fred::types::{Builder, RespVersion, Value};
+use fred::types::{Builder, ClusterHash, CustomCommand, RespVersion, Value};
 use redis_session_core::{Error, Kind};
 
-use crate::node::{AbortOnDrop, time, word};
+use crate::node::{AbortOnDrop, word};
 use crate::tls::{self, Tls};
 use crate::url::{Place, Shape, Url, without_brackets};
 
@@ -64,7 +64,10 @@ impl Way {
             return Err(Error::new(Kind::Config, "a Redis Cluster has the database 0 only: leave the number out"));
         }
         if self.seeds.is_empty() && self.shape != Shape::Single {
-            return Err(Error::new(Kind::Config, "no server of the cluster and no Sentinel is named: name one or more"));
+            return Err(Error::new(
+                Kind::Config,
+                "no server of the cluster and no Sentinel is named: name one or more",
+            ));
         }
         if at_home {
             self.target.check_that_nobody_listens()?;
@@ -273,15 +276,16 @@ pub(crate) struct Settings {
 }
 
 /// A connection that is made once, to tell at start what is wrong: the clients of a [`Node`] only go on trying.
-pub(crate) async fn probe(target: &Target, settings: &Settings) -> Result<(), Error> {
+pub(crate) async fn probe(target: &Target, settings: &Settings, command: &'static str) -> Result<(), Error> {
     let client = target.client(settings, true)?;
     let mut connection = AbortOnDrop(client.connect());
     let options = Options { timeout: Some(settings.connect_deadline), ..Options::default() };
     let client = client.with_options(&options);
+    let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
     let answer = tokio::select! {
         biased; // why a connection failed, rather than that its commands did
         ended = &mut connection.0 => ended.map_err(FredError::from).and_then(|ended| ended).map(|()| Value::Null),
-        answer = client.custom::<Value, Value>(time(), Vec::new()) => answer,
+        answer = client.custom::<Value, Value>(command, Vec::new()) => answer,
     };
     answer.map(|_| ()).map_err(|error| what_is_wrong(error, target.place(), settings.connect_deadline))
 }

@@ -42,7 +42,7 @@ impl Topology {
             Shape::Single => {
                 let node = Arc::new(Node::start(&way.target, settings)?);
                 if let Some(by) = wait_by {
-                    probe(&way.target, settings).await?;
+                    probe(&way.target, settings, "TIME").await?;
                     node.connected(by).await.map_err(Failure::of_read)?;
                 }
                 Ok(Self::Single(way.target.clone(), node))

@@ -112,7 +112,9 @@ impl Url {
             Kin::Single => (Shape::Single, read_database(path)?),
             Kin::Cluster if matches!(path, "" | "0") => (Shape::Cluster, 0),
             Kin::Cluster => {
-                return Err(wrong("a Redis Cluster has no databases: write redis-cluster://host:6379 and nothing after it"));
+                return Err(wrong(
+                    "a Redis Cluster has no databases: write redis-cluster://host:6379 and nothing after it",
+                ));
             }
             Kin::Sentinel => {
                 let (name, database) = path.split_once('/').unwrap_or((path, ""));
@@ -179,9 +181,9 @@ fn refused(scheme: &str) -> Error {
             "this build has no TLS, so a \"rediss://\" URL would send the password in clear: \
              switch the feature \"tls\" of redis-session on, or give a fred pool with TLS",
         ),
-        cluster if cluster.contains("cluster") => {
-            wrong("the URL of a cluster begins otherwise: write redis-cluster://host:6379, or rediss-cluster:// for TLS")
-        }
+        cluster if cluster.contains("cluster") => wrong(
+            "the URL of a cluster begins otherwise: write redis-cluster://host:6379, or rediss-cluster:// for TLS",
+        ),
         sentinel if sentinel.contains("sentinel") => wrong(
             "the URL of Sentinels begins otherwise: write redis-sentinel://host:26379/mymaster, or rediss-sentinel:// for TLS",
         ),
@@ -242,12 +244,10 @@ fn read_authority(text: &str, usual: u16) -> Result<(String, u16), Error> {
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     match host {
         "" => Err(wrong("the Redis URL names no host: write redis://127.0.0.1:6379")),
-        host if host.contains(',') => {
-            Err(wrong(
-                "the Redis URL names several hosts: write the one of a single Redis server, or redis-cluster:// or \
+        host if host.contains(',') => Err(wrong(
+            "the Redis URL names several hosts: write the one of a single Redis server, or redis-cluster:// or \
                  redis-sentinel:// before them",
-            ))
-        }
+        )),
         host if host.chars().all(fits) => Ok((host.to_owned(), port)),
         _ => {
             Err(wrong("the host of the Redis URL is no name and no address: write redis://host:6379 or redis://[::1]"))
@@ -330,7 +330,10 @@ mod tests {
             ("redis+unix://me:p%40ss@/s?db=3", socket("/s", Some("me"), Some("p@ss"), 3)),
             ("redis+unix://:pw@localhost/s", socket("/s", None, Some("pw"), 0)),
             ("redis+unix:///s?db=2&pass=p%26w&user=me", socket("/s", Some("me"), Some("p&w"), 2)),
-            ("redis-cluster://:pw@a,b:7,[::1]:8", many(Shape::Cluster, &[("a", 6379), ("b", 7), ("[::1]", 8)], Some("pw"), 0)),
+            (
+                "redis-cluster://:pw@a,b:7,[::1]:8",
+                many(Shape::Cluster, &[("a", 6379), ("b", 7), ("[::1]", 8)], Some("pw"), 0),
+            ),
             ("valkey-cluster://a/0", many(Shape::Cluster, &[("a", 6379)], None, 0)),
             ("redis-sentinel://a,b:7/my", many(Shape::Sentinel("my".into()), &[("a", 26_379), ("b", 7)], None, 0)),
             ("redis-sentinel://:pw@a/a%2Fb/3", many(Shape::Sentinel("a/b".into()), &[("a", 26_379)], Some("pw"), 3)),
@@ -398,13 +401,12 @@ mod tests {
 
     #[test]
     fn a_url_s_debug_form_has_no_password() {
-        let table =
-            [
-                ("redis://me:hunter2@h/1", "redis://h:6379/1"),
-                ("redis+unix:///s?pass=hunter2", "redis+unix:///s?db=0"),
-                ("redis-cluster://:hunter2@h,i", "redis-cluster://h:6379,i:6379"),
-                ("redis-sentinel://:hunter2@h/my/1", "redis-sentinel://h:26379/my/1"),
-            ];
+        let table = [
+            ("redis://me:hunter2@h/1", "redis://h:6379/1"),
+            ("redis+unix:///s?pass=hunter2", "redis+unix:///s?db=0"),
+            ("redis-cluster://:hunter2@h,i", "redis-cluster://h:6379,i:6379"),
+            ("redis-sentinel://:hunter2@h/my/1", "redis-sentinel://h:26379/my/1"),
+        ];
         for (text, wanted) in table {
             assert_eq!(format!("{:?}", Url::parse(text).unwrap()), wanted);
         }

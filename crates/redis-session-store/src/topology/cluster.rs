@@ -73,10 +73,8 @@ impl Member {
     /// What it says of the cluster.
     async fn view(&self, by: Instant) -> Result<View, Failure> {
         let word = |word: &'static str| vec![Bytes::from_static(word.as_bytes())];
-        let (info, slots) = tokio::join!(
-            self.node.tell("CLUSTER", word("INFO"), by),
-            self.node.tell("CLUSTER", word("SLOTS"), by),
-        );
+        let (info, slots) =
+            tokio::join!(self.node.tell("CLUSTER", word("INFO"), by), self.node.tell("CLUSTER", word("SLOTS"), by),);
         View::read(&info?, slots?, &self.address)
     }
 }
@@ -353,10 +351,15 @@ impl Shared {
         let is_in = |member: &Arc<Member>| {
             table.primaries.iter().chain(&table._replicas).any(|known| Arc::ptr_eq(known, member))
         };
-        let is_seed = |member: &Arc<Member>| self.way.seeds.contains(&member.address);
+        // Seeds may be other names of servers that are in it; they go once one of those answers. A new server has no slots
+        // yet, and is in no table.
+        let is_served = table.primaries.iter().any(|primary| primary.node.is_well());
+        let stays = |member: &Arc<Member>| match self.way.seeds.contains(&member.address) {
+            true => !is_served,
+            false => member.node.is_well(),
+        };
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        // Seeds may be other names of servers that are in it. A new server has no slots yet and is in no table.
-        members.retain(|_, member| is_in(member) || !is_seed(member) && member.node.is_well());
+        members.retain(|_, member| is_in(member) || stays(member));
         drop(members);
         if !table.primaries.is_empty() {
             self.lost.over();
@@ -442,6 +445,6 @@ async fn look_after(shared: Arc<Shared>) {
 /// Tells what is wrong with the seeds, if none of them answers.
 async fn check_seeds(way: &Way, settings: &Settings) -> Result<(), Error> {
     let targets = way.seeds.iter().map(|seed| way.target.at(seed)).collect::<Result<Vec<_>, _>>()?;
-    let probes: Vec<_> = targets.iter().map(|target| Box::pin(probe(target, settings))).collect();
+    let probes: Vec<_> = targets.iter().map(|target| Box::pin(probe(target, settings, "TIME"))).collect();
     select_ok(probes).await.map(drop)
 }

@@ -118,7 +118,7 @@ impl Sentinels {
     ) -> Result<Self, Error> {
         if wait_by.is_some() {
             let targets = way.seeds.iter().map(|seed| way.sentinel_at(seed)).collect::<Result<Vec<_>, _>>()?;
-            let probes: Vec<_> = targets.iter().map(|target| Box::pin(probe(target, settings))).collect();
+            let probes: Vec<_> = targets.iter().map(|target| Box::pin(probe(target, settings, "PING"))).collect();
             select_ok(probes).await?;
         }
         let shared = Arc::new(Shared {
@@ -174,10 +174,8 @@ impl Sentinels {
                 Err(failure) => failure,
             };
             shared.look.notify_one();
-            let again = matches!(
-                failure,
-                Failure::NotSent(_) | Failure::Refused("LOADING" | "MASTERDOWN" | "READONLY")
-            );
+            let again =
+                matches!(failure, Failure::NotSent(_) | Failure::Refused("LOADING" | "MASTERDOWN" | "READONLY"));
             if !again || !patience.wait(&primary.absence).await {
                 return Err(failure);
             }

@@ -35,7 +35,8 @@ impl View {
         let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let epoch = field("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).ok_or(Failure::Odd)?;
         let Reply::List(slots) = slots else { return Err(Failure::Odd) };
-        let ranges = slots.into_iter().map(|slots| range(slots, asked).ok_or(Failure::Odd)).collect::<Result<_, _>>()?;
+        let ranges =
+            slots.into_iter().map(|slots| range(slots, asked).ok_or(Failure::Odd)).collect::<Result<_, _>>()?;
         Ok(Self { ok: field("cluster_state") == Some("ok"), epoch, ranges })
     }
 

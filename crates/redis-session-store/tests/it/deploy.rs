@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use redis_session_core::{Store, Stored};
 use redis_session_store::RedisStore;
-use redis_session_testkit::{RedisServer, store_contract};
+use redis_session_testkit::{Cluster, RedisServer, Sentinels, store_contract};
 
 use crate::{Visitor, destroy, patient, until};
 
@@ -81,6 +81,63 @@ async fn r71_r79_the_store_sends_what_its_rule_allows_and_the_rule_allows_no_mor
     assert_eq!(sent.collect::<BTreeSet<_>>(), allowed.iter().map(String::as_str).collect::<BTreeSet<_>>());
     let places: Vec<_> = rights(USERS).into_iter().filter(|right| right.starts_with(['~', '&'])).collect();
     assert_eq!(places, ["~sess:*", "&sess:ended"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r79_on_a_cluster_and_behind_sentinels_a_few_rights_more_are_enough() {
+    let docs = include_str!("../../src/lib.rs").replace("//!", "");
+    let more = |after: &str| -> String {
+        let (_, rest) = docs.split_once(after).expect("the docs name the rights");
+        rest.split('`').nth(1).expect("in backticks").to_owned()
+    };
+    let rule = |more: &str| format!("{} {more}", rights(USERS).join(" "));
+    let sees = |servers: &[RedisServer], rights: &str| {
+        for server in servers {
+            assert_eq!(server.run(&["ACL", "LOG"]).list(), [], "a command or a key was refused");
+        }
+        let counts: Vec<_> = servers.iter().map(RedisServer::command_counts).collect();
+        for right in rights.split(' ').map(|right| right[1..].to_uppercase()) {
+            assert!(counts.iter().any(|counts| counts.contains_key(&right)), "{right} is not needed");
+        }
+    };
+    let use_it = async |url: &str, password: Option<&str>| {
+        let patience = Duration::from_secs(10);
+        let options = RedisStore::options(url).deadline(patience).connect_deadline(patience);
+        let options = match password {
+            Some(password) => options.sentinel_user("shop").sentinel_password(password),
+            None => options,
+        };
+        let store = options.connect().await.unwrap();
+        ends_are_told(&store).await;
+        store.page(&"main".into(), None).await.unwrap();
+        store
+    };
+
+    let on_a_cluster = more("On a cluster he also needs");
+    let cluster =
+        Cluster::options().replicas(0).start_with(|options| options.user("shop", "password", &rule(&on_a_cluster)));
+    let store = use_it(&cluster.url_of("shop", "password"), None).await;
+    let visitor = Visitor::new();
+    let slot = cluster.slot_of(&visitor.name());
+    let from = cluster.primary_of_slot(slot).port();
+    let moving = cluster.begin_move(slot, cluster.nodes().iter().find(|node| node.port() != from).unwrap());
+    visitor.born(&store, &[]).await;
+    moving.finish();
+    sees(cluster.nodes(), &on_a_cluster);
+
+    let behind_sentinels = more("behind Sentinels");
+    let sentinels = Sentinels::options()
+        .replicas(1)
+        .sentinels(1)
+        .start_with(|options| options.user("shop", "password", &rule(&behind_sentinels)));
+    let of_sentinels: Vec<_> =
+        docs.split("ACL SETUSER shop on").nth(2).unwrap().split("```").next().unwrap().split_whitespace().collect();
+    sentinels.sentinels()[0].run(&[&["ACL", "SETUSER", "shop", "on"], &of_sentinels[..]].concat());
+    use_it(&sentinels.url_of("shop", "password"), Some("password")).await;
+    sees(sentinels.servers(), &behind_sentinels);
+    // A Sentinel does not know the command by which the health of others is seen.
+    let refused = sentinels.sentinels()[0].run(&["ACL", "LOG"]);
+    assert_eq!(refused.list(), []);
 }
 
 /// A listener is told of an end.

@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod breaker;
+mod cluster;
 mod connect;
 mod deploy;
 mod faults;
+mod load;
 mod memory;
 mod mixups;
 mod races;
 mod records;
 mod security;
+mod sentinel;
 
 use std::time::Duration;
 

@@ -1,0 +1,334 @@
+//! The store on a cluster of three primaries and their replicas: the contract, slots that move, primaries that go.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use redis_session_core::{Ended, PageMark, Store, Stored};
+use redis_session_store::RedisStore;
+use redis_session_testkit::{Cluster, RedisServer, store_contract};
+
+use crate::load::{Load, Seen};
+use crate::{Visitor, destroy, patient, until};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How often a long test does what it does: a hundredth, unless `TOPOLOGY_FULL` asks for all.
+fn times(all: u64) -> u64 {
+    if std::env::var_os("TOPOLOGY_FULL").is_some() { all } else { all / 100 }
+}
+
+/// Visitors whose sessions are on all primaries: as many on each.
+fn visitors(cluster: &Cluster, on_each: usize) -> Vec<Arc<Visitor>> {
+    let mut of = std::collections::BTreeMap::<u16, Vec<_>>::new();
+    while of.len() < 3 || of.values().any(|visitors| visitors.len() < on_each) {
+        let visitor = Arc::new(Visitor::new());
+        let of = of.entry(cluster.primary_of_slot(cluster.slot_of(&visitor.name())).port()).or_default();
+        if of.len() < on_each {
+            of.push(visitor);
+        }
+    }
+    of.into_values().flatten().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_keeps_the_contract_on_a_cluster() {
+    let cluster = Cluster::start();
+    store_contract(patient(&cluster.url()).await, tokio::time::sleep).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_seed_is_enough_and_a_walk_over_all_sessions_sees_each_once() {
+    let cluster = Cluster::start();
+    let seed = format!("redis-cluster://127.0.0.1:{}", cluster.nodes()[4].port());
+    let store = patient(&seed).await;
+    let mut born = BTreeSet::new();
+    for _ in 0..300 {
+        let visitor = Visitor::new();
+        visitor.born(&store, &[]).await;
+        born.insert(visitor.key.to_text());
+    }
+    let (realm, mut from, mut found) = ("main".into(), None, Vec::new());
+    loop {
+        let page = store.page(&realm, from).await.unwrap();
+        found.extend(page.sessions.iter().map(|session| session.to_text()));
+        match page.next {
+            Some(next) => from = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(found.len(), born.len(), "each once");
+    assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), born);
+    let mark = Some(PageMark("no mark".to_owned()));
+    assert!(store.page(&realm, mark).await.unwrap_err().is_config());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_work_is_told_at_start_with_what_to_write_instead() {
+    let alone = RedisServer::start();
+    let no_cluster = RedisStore::connect(&format!("redis-cluster://127.0.0.1:{}", alone.port())).await.unwrap_err();
+    assert!(no_cluster.is_config() && no_cluster.to_string().contains("write redis://"), "{no_cluster}");
+
+    let database = RedisStore::options("redis-cluster://127.0.0.1:1").database(1).connect().await.unwrap_err();
+    assert!(database.is_config() && database.to_string().contains("database 0 only"), "{database}");
+    let nobody = RedisStore::connect("redis-cluster://127.0.0.1:1,127.0.0.1:2").await.unwrap_err();
+    assert!(nobody.is_unavailable(), "{nobody}");
+
+    let cluster = Cluster::options().primaries(1).replicas(0).without_full_coverage().start();
+    let elsewhere = RedisStore::options(&cluster.url()).map_address(|host, _| (host.to_owned(), 1)).connect().await;
+    let elsewhere = elsewhere.unwrap_err();
+    assert!(elsewhere.is_unavailable() && elsewhere.to_string().contains("map_address"), "{elsewhere}");
+    let in_clear = RedisStore::options("redis-cluster://10.0.0.1").refuse_plain_tcp().connect().await.unwrap_err();
+    assert!(in_clear.is_config(), "{in_clear}");
+
+    // A single server's URL where a cluster's is due: told as soon as a key is elsewhere.
+    cluster.nodes()[0].run(&["CLUSTER", "DELSLOTSRANGE", "0", "100"]);
+    let gap = RedisStore::connect(&cluster.url()).await.unwrap_err();
+    assert!(gap.is_unavailable() && gap.to_string().contains("101 of 16384 belong to no server"), "{gap}");
+    let store = RedisStore::options(&cluster.url()).start_without_redis().connect().await.unwrap();
+    let visitor = loop {
+        let visitor = Visitor::new();
+        if cluster.slot_of(&visitor.name()) <= 100 {
+            break visitor;
+        }
+    };
+    until("the table", async || store.ping().await.is_ok()).await;
+    let nowhere = store.load(&visitor.key).await.unwrap_err();
+    assert!(nowhere.is_unavailable(), "{nowhere}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_are_reached_where_the_application_says() {
+    let cluster = Cluster::options().primaries(3).replicas(0).start();
+    for node in cluster.nodes() {
+        node.run(&["CONFIG", "SET", "cluster-announce-hostname", "redis.invalid"]);
+        node.run(&["CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname"]);
+    }
+    let all_say_so = |node: &RedisServer| node.run(&["CLUSTER", "NODES"]).text().matches(",redis.invalid").count() == 3;
+    until("the names", async || cluster.nodes().iter().all(all_say_so)).await;
+    let seed = format!("redis-cluster://127.0.0.1:{}", cluster.nodes()[0].port());
+    let outside = RedisStore::options(&seed).connect_deadline(SECOND).connect().await.unwrap_err();
+    assert!(outside.to_string().contains("redis.invalid"), "{outside}");
+    let deadline = Duration::from_secs(10);
+    let store = RedisStore::options(&seed)
+        .map_address(|_, port| ("127.0.0.1".to_owned(), port))
+        .deadline(deadline)
+        .connect_deadline(deadline)
+        .connect()
+        .await
+        .unwrap();
+    for _ in 0..30 {
+        let visitor = Visitor::new();
+        visitor.born(&store, &[]).await;
+        assert!(store.load(&visitor.key).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_on_its_way_is_served_from_both_sides() {
+    let cluster = Cluster::options().replicas(0).start();
+    let store = patient(&cluster.url()).await;
+    let (moved, new) = (Visitor::new(), Visitor::new());
+    for visitor in [&moved, &new] {
+        let slot = cluster.slot_of(&visitor.name());
+        let from = cluster.primary_of_slot(slot).port();
+        let to = cluster.nodes().iter().find(|node| node.port() != from).unwrap();
+        if std::ptr::eq(visitor, &moved) {
+            visitor.born(&store, &[("a", "1")]).await;
+            // The new one forgets the scripts, so that ASK and NOSCRIPT meet.
+            to.run(&["SCRIPT", "FLUSH"]);
+            let moving = cluster.begin_move(slot, to);
+            moving.move_keys();
+            assert!(matches!(store.load(&visitor.key).await.unwrap(), Some(Stored::Record(_))));
+            assert_eq!(store.end(&visitor.key, &destroy()).await.unwrap(), Ended::Ended);
+            moving.finish();
+        } else {
+            let moving = cluster.begin_move(slot, to);
+            visitor.born(&store, &[("a", "1")]).await;
+            assert_eq!(to.command(&["EXISTS", &visitor.name()]).error().is_some(), true, "only after ASKING");
+            moving.finish();
+            assert!(matches!(store.load(&visitor.key).await.unwrap(), Some(Stored::Record(_))));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_notices_that_slots_move() {
+    let cluster = Cluster::options().replicas(0).start();
+    let store = patient(&cluster.url()).await;
+    let visitors = visitors(&cluster, 6);
+    let load = Load::start(&store, &visitors, Duration::from_millis(1)).await;
+    let wanted = times(300_000);
+    let (mut moves, begun) = (0, load.operations());
+    while load.operations() - begun < wanted {
+        let slot = cluster.slot_of(&visitors[moves % visitors.len()].name());
+        let from = cluster.primary_of_slot(slot).port();
+        let to = cluster.nodes().iter().cycle().skip(moves).find(|node| node.port() != from).unwrap();
+        let moving = cluster.begin_move(slot, to);
+        load.goes_on(50).await;
+        moving.move_keys();
+        load.goes_on(50).await;
+        moving.finish();
+        moves += 1;
+    }
+    let (operations, all) = (load.operations(), load.end().await);
+    let errors: Vec<_> = all.iter().flat_map(|(seen, _)| &seen.errors).collect();
+    let slowest = all.iter().map(|(seen, _)| seen.slowest).max().unwrap();
+    println!(
+        "{moves} slots moved under {operations} operations: {} errors, slowest {slowest:?}, {} counts lost",
+        errors.len(),
+        all.iter().map(|(_, lost)| lost).sum::<u64>()
+    );
+    assert!(errors.is_empty(), "{errors:?}");
+    assert!(all.iter().all(|(_, lost)| *lost == 0));
+}
+
+/// When a shard accepts a write again, as a plain connection to each of its servers sees it.
+fn watch_truth(
+    cluster: &Arc<Cluster>,
+    key: String,
+    old: u16,
+    stop: &Arc<AtomicBool>,
+) -> std::thread::JoinHandle<Option<Instant>> {
+    let (cluster, stop) = (cluster.clone(), stop.clone());
+    std::thread::spawn(move || {
+        let others: Vec<_> = cluster.nodes().iter().filter(|node| node.port() != old).collect();
+        while !stop.load(Ordering::Relaxed) {
+            // Without a change: an EXPIRE of a key that is not there.
+            if others.iter().any(|node| node.command(&["HDEL", &key, "no such field"]).error().is_none()) {
+                return Some(Instant::now());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    })
+}
+
+fn is_on(seen: &Seen, cluster: &Cluster, port: u16) -> bool {
+    cluster.primary_of(&seen.visitor.name()).port() == port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_goes_takes_nobody_else_with_it_and_its_sessions_are_back_with_the_cluster() {
+    for frozen in [false, true] {
+        let cluster = Arc::new(Cluster::options().node_timeout(SECOND).without_full_coverage().start());
+        let store = RedisStore::options(&cluster.url()).connect_deadline(SECOND * 5).connect().await.unwrap();
+        let visitors = visitors(&cluster, 3);
+        let victim = cluster.primary_of(&visitors[0].name());
+        let of_victim: BTreeSet<_> = visitors
+            .iter()
+            .filter(|v| cluster.primary_of(&v.name()).port() == victim.port())
+            .map(|v| v.name())
+            .collect();
+        let load = Load::start(&store, &visitors, Duration::from_millis(4)).await;
+        load.goes_on(500).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let gone = Instant::now();
+        if frozen {
+            victim.pause()
+        } else {
+            victim.kill()
+        }
+        let truth = watch_truth(&cluster, visitors[0].name(), victim.port(), &stop);
+        let new = cluster.wait_for_new_primary(&visitors[0].name(), victim);
+        let truth = truth.join().unwrap().unwrap();
+        load.goes_on(1000).await;
+        let all = load.end().await;
+        stop.store(true, Ordering::Relaxed);
+        let back = all
+            .iter()
+            .filter(|(seen, _)| of_victim.contains(&seen.visitor.name()))
+            .map(|(seen, _)| seen.gap.1)
+            .max()
+            .unwrap();
+        let others: Vec<_> = all.iter().filter(|(seen, _)| !of_victim.contains(&seen.visitor.name())).collect();
+        let of_others: Vec<_> = others.iter().flat_map(|(seen, _)| &seen.errors).collect();
+        let slowest = all.iter().map(|(seen, _)| seen.slowest).max().unwrap();
+        println!(
+            "a primary {}: the cluster took writes again after {:?}, the last of our tasks was served {:?} later; \
+             slowest answer {slowest:?}; other shards: {} errors, longest gap {:?}; {} acknowledged counts lost",
+            if frozen { "frozen" } else { "killed" },
+            truth - gone,
+            back.saturating_duration_since(truth),
+            of_others.len(),
+            others.iter().map(|(seen, _)| seen.gap.0).max().unwrap(),
+            all.iter().map(|(_, lost)| lost).sum::<u64>()
+        );
+        assert!(of_others.is_empty(), "{of_others:?}");
+        assert!(all.iter().any(|(seen, _)| is_on(seen, &cluster, new.port())));
+        // A tenth of a second, and what a busy machine may add.
+        assert!(back.saturating_duration_since(truth) < Duration::from_millis(100 + 900));
+        assert!(slowest < Duration::from_millis(250 + 750), "{slowest:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_by_hand_and_a_killed_replica_are_not_noticed() {
+    let cluster = Cluster::start();
+    let store = patient(&cluster.url()).await;
+    let visitors = visitors(&cluster, 3);
+    let load = Load::start(&store, &visitors, Duration::from_millis(4)).await;
+    load.goes_on(300).await;
+    let replica = cluster.replicas_of(cluster.primary_of(&visitors[0].name()))[0];
+    replica.kill();
+    load.goes_on(300).await;
+    replica.restart();
+    cluster.wait_until_well();
+    // One of each shard: no server votes twice for one within four seconds.
+    for visitor in visitors.iter().step_by(3) {
+        cluster.failover(&visitor.name());
+        load.goes_on(200).await;
+    }
+    let all = load.end().await;
+    let errors: Vec<_> = all.iter().flat_map(|(seen, _)| &seen.errors).collect();
+    let lost: u64 = all.iter().map(|(_, lost)| lost).sum();
+    let slowest = all.iter().map(|(seen, _)| seen.slowest).max().unwrap();
+    println!("3 failovers by hand and a killed replica: {} errors, {lost} lost, slowest {slowest:?}", errors.len());
+    assert!(errors.is_empty() && lost == 0, "{errors:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_are_heard_of_from_all_servers_also_when_the_one_that_is_listened_to_goes() {
+    let cluster = Cluster::options().node_timeout(SECOND).without_full_coverage().start();
+    let store = patient(&cluster.url()).await;
+    let heard = Arc::new(AtomicUsize::new(0));
+    let listener = {
+        let heard = heard.clone();
+        Arc::new(move |session: Option<&redis_session_core::SessionKey>| {
+            heard.fetch_add(usize::from(session.is_some()), Ordering::Relaxed);
+        })
+    };
+    store.on_end(listener);
+    let subscribed = || {
+        cluster
+            .nodes()
+            .iter()
+            .find(|node| node.command(&["PUBSUB", "CHANNELS"]).texts().contains(&"sess:ended".to_owned()))
+    };
+    until("the subscription", async || subscribed().is_some()).await;
+    let end_one_on_each = async || {
+        for visitor in visitors(&cluster, 1) {
+            visitor.born(&store, &[]).await;
+            store.end(&visitor.key, &destroy()).await.unwrap();
+        }
+    };
+    end_one_on_each().await;
+    until("three ends", async || heard.load(Ordering::Relaxed) == 3).await;
+    let post = subscribed().unwrap();
+    let name = loop {
+        let name = Visitor::new().name();
+        if cluster.primary_of(&name).port() == post.port() {
+            break name;
+        }
+    };
+    post.kill();
+    cluster.wait_for_new_primary(&name, post);
+    let alive = || cluster.nodes().iter().filter(|node| node.port() != post.port());
+    until("another subscription", async || {
+        alive().any(|node| node.command(&["PUBSUB", "CHANNELS"]).texts().contains(&"sess:ended".to_owned()))
+    })
+    .await;
+    end_one_on_each().await;
+    until("three more", async || heard.load(Ordering::Relaxed) == 6).await;
+}
