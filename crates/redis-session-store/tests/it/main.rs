@@ -8,6 +8,7 @@ mod deploy;
 mod faults;
 mod memory;
 mod mixups;
+mod persistence;
 mod races;
 mod records;
 mod security;
