@@ -19,5 +19,6 @@ mod guides {
         callbacks: "../docs/callbacks.md",
         csrf: "../docs/csrf.md",
         testing: "../docs/testing.md",
+        start_and_stop: "../docs/start-and-stop.md",
     }
 }

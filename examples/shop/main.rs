@@ -64,7 +64,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     // From the inside out.
     let app = routes::all(shop)
         .layer(settings.csrf())
-        .layer(sessions)
+        .layer(sessions.clone())
         .layer(map_response(answer::explain_errors))
         .layer(from_fn_with_state(Arc::new(settings.instance(listening)), watch))
         .layer(map_response(answer::harden));
@@ -75,6 +75,8 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         drop(closes);
     };
     axum::serve(listener, app).with_graceful_shutdown(ends).await?;
+    // What visitors who went away meanwhile had begun.
+    sessions.close().await?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod closing;
 mod cookies;
 mod csrf;
 mod edits;
@@ -17,6 +18,7 @@ mod layers;
 mod life;
 mod logging;
 mod people;
+mod pressure;
 mod regression;
 mod renewals;
 mod requests;

@@ -46,6 +46,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod advice;
 mod bell;
 mod clock;
 mod health;
@@ -76,6 +77,7 @@ use redis_session_core::{
 /// The Redis client in the version that [`RedisStore::from_pool`] takes pools of.
 pub use fred;
 
+pub use crate::advice::Advice;
 pub use crate::options::RedisStoreOptions;
 #[cfg(feature = "tls")]
 pub use crate::tls::Tls;
@@ -146,6 +148,50 @@ impl RedisStore {
     /// [`is_unavailable`](Error::is_unavailable): it did not answer within the deadline.
     pub async fn ping(&self) -> Result<Time, Error> {
         self.operations.ping().await
+    }
+
+    /// Waits until Redis answers, for as long as it takes, after a
+    /// [start without it](RedisStoreOptions::start_without_redis). Put a timeout around it where that is too long; then
+    /// [`ping`](Self::ping) says why there was no answer.
+    ///
+    /// ```no_run
+    /// # use redis_session_store::RedisStore;
+    /// # async fn start() -> Result<(), redis_session_core::Error> {
+    /// let store = RedisStore::options("redis://127.0.0.1").start_without_redis().connect().await?;
+    /// // … what else has to be started …
+    /// store.ready().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn ready(&self) {
+        let mut pause = Duration::from_millis(10);
+        while self.ping().await.is_err() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// What to change about this Redis: a policy that evicts sessions of visitors who are logged in, nothing on disk, a
+    /// setting that costs memory. Nothing if all is well. To be logged at start:
+    ///
+    /// ```no_run
+    /// # use redis_session_store::RedisStore;
+    /// # async fn start() -> Result<(), redis_session_core::Error> {
+    /// let store = RedisStore::connect("redis://127.0.0.1").await?;
+    /// for advice in store.advise().await? {
+    ///     tracing::warn!("{advice}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It runs `INFO` and `CONFIG GET`. The printed rule does not allow the second, since settings hold passwords: then
+    /// [`Advice::NotAllowed`] says what was not looked at, and Redis writes an entry into its `ACL LOG`.
+    ///
+    /// # Errors
+    /// [`is_unavailable`](Error::is_unavailable): it did not answer within the deadline.
+    pub async fn advise(&self) -> Result<Vec<Advice>, Error> {
+        self.operations.advise().await
     }
 }
 

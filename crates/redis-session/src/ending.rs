@@ -32,7 +32,7 @@ pub(crate) async fn end(handle: &Arc<Handle>, reason: Reason) -> Result<(), Erro
         (Some((id, user)), _) => end_at_once(handle, Going::new(handle, &id, user.as_ref(), reason)).await,
         (None, Some((error, id))) => {
             if let Some(id) = id {
-                tokio::spawn(read_and_go_on(handle.clone(), id, reason));
+                handle.settings.under_way.spawn(read_and_go_on(handle.clone(), id, reason));
             }
             Err(error)
         }
@@ -102,7 +102,7 @@ async fn end_at_once(handle: &Arc<Handle>, going: Going) -> Result<(), Error> {
             Ok(())
         }
         Err(error) => {
-            tokio::spawn(go_on(handle.clone(), going));
+            handle.settings.under_way.spawn(go_on(handle.clone(), going));
             Err(error)
         }
     }
@@ -110,11 +110,12 @@ async fn end_at_once(handle: &Arc<Handle>, going: Going) -> Result<(), Error> {
 
 /// Ends a session without anybody waiting for it.
 pub(crate) fn go_on_in_background(handle: &Arc<Handle>, id: &SessionId, user: Option<&User>, reason: Reason) {
-    tokio::spawn(go_on(handle.clone(), Going::new(handle, id, user, reason)));
+    handle.settings.under_way.spawn(go_on(handle.clone(), Going::new(handle, id, user, reason)));
 }
 
 /// A logout that failed is tried again, in growing intervals, for this long.
 pub(crate) const ENDS_ARE_TRIED_FOR: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 async fn go_on(handle: Arc<Handle>, going: Going) {
     match tried_again(&handle, || going.end_once(&handle.settings)).await {
@@ -139,7 +140,7 @@ where
     let (until, mut pause) = (Instant::now() + ENDS_ARE_TRIED_FOR, Duration::from_millis(100));
     while Instant::now() < until {
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(2));
+        pause = (pause * 2).min(LONGEST_PAUSE);
         if let Ok(answer) = attempt().await {
             return Some(answer);
         }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use redis_session_core::BoxFuture;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Runs where it is awaited; once begun, a drop moves it into a task of its own.
 ///
@@ -13,11 +14,13 @@ pub(crate) struct Finish<T: Send + 'static> {
     /// `None`: done, or panicked.
     rest: Option<BoxFuture<'static, T>>,
     begun: bool,
+    /// Whoever closes the layer waits for it.
+    under_way: TaskTrackerToken,
 }
 
 impl<T: Send + 'static> Finish<T> {
-    pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { rest: Some(Box::pin(future)), begun: false }
+    pub(crate) fn new(under_way: TaskTrackerToken, future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self { rest: Some(Box::pin(future)), begun: false, under_way }
     }
 }
 
@@ -42,7 +45,7 @@ impl<T: Send + 'static> Drop for Finish<T> {
         let Some(rest) = self.rest.take().filter(|_| self.begun) else { return };
         // Without a runtime the process is going down: then the store's own checks keep the record whole.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(rest);
+            self.under_way.task_tracker().spawn_on(rest, &runtime);
         }
     }
 }
@@ -52,12 +55,14 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use tokio_util::task::TaskTracker;
+
     use super::*;
 
     /// A future that needs a few polls, and counts the steps that it has made.
-    fn steps(made: &Arc<AtomicU32>) -> Finish<u32> {
+    fn steps(tracker: &TaskTracker, made: &Arc<AtomicU32>) -> Finish<u32> {
         let made = made.clone();
-        Finish::new(async move {
+        Finish::new(tracker.token(), async move {
             for _ in 0..3 {
                 made.fetch_add(1, Ordering::SeqCst);
                 tokio::task::yield_now().await;
@@ -76,27 +81,29 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_awaited_is_done_where_it_is_awaited() {
-        assert_eq!(steps(&Arc::default()).await, 3);
+        let tracker = TaskTracker::new();
+        assert_eq!(steps(&tracker, &Arc::default()).await, 3);
+        assert!(tracker.is_empty());
     }
 
     #[tokio::test]
     async fn what_was_begun_goes_on_after_its_drop_and_what_was_not_does_not() {
-        let (begun, never) = (Arc::default(), Arc::default());
-        drop(steps(&never));
-        let mut future = steps(&begun);
+        let (tracker, begun, never) = (TaskTracker::new(), Arc::default(), Arc::default());
+        drop(steps(&tracker, &never));
+        assert!(tracker.is_empty());
+        let mut future = steps(&tracker, &begun);
         poll_once(&mut future).await;
         drop(future);
-        assert_eq!(begun.load(Ordering::SeqCst), 1);
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
-        }
+        assert_eq!((begun.load(Ordering::SeqCst), tracker.len()), (1, 1));
+        tracker.close();
+        tracker.wait().await;
         assert_eq!((begun.load(Ordering::SeqCst), never.load(Ordering::SeqCst)), (3, 0));
     }
 
     #[test]
     fn without_a_runtime_a_drop_is_quiet() {
         let made = Arc::default();
-        let mut future = steps(&made);
+        let mut future = steps(&TaskTracker::new(), &made);
         let waker = std::task::Waker::noop();
         assert!(Pin::new(&mut future).poll(&mut Context::from_waker(waker)).is_pending());
         drop(future);

@@ -11,6 +11,7 @@ use redis_session_core::{
 };
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, TryLockError};
 use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, Span};
 
 use crate::error::Error;
@@ -233,6 +234,11 @@ impl Handle {
     /// The turn, if nobody has it.
     pub(crate) fn try_turn(&self) -> Result<AsyncMutexGuard<'_, ()>, TryLockError> {
         self.turn.try_lock()
+    }
+
+    /// For what nobody may cut short.
+    pub(crate) fn under_way(&self) -> TaskTrackerToken {
+        self.settings.under_way.token()
     }
 
     pub(crate) fn key(&self, id: &SessionId) -> SessionKey {

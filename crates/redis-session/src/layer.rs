@@ -9,10 +9,12 @@ use std::sync::Arc;
 use http::StatusCode;
 use redis_session_core::{Expiry, Index, KeyRing, Kind, Random, Signer, Store, User};
 use redis_session_store::{RedisStore, fred};
+use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 
 use crate::cookie::Cookie;
 use crate::ended::Watchers;
+use crate::ending::{ENDS_ARE_TRIED_FOR, LONGEST_PAUSE};
 use crate::error::Error;
 use crate::events::{Event, Observer, log, log_failure};
 use crate::queue::Queue;
@@ -98,6 +100,8 @@ pub(crate) struct Settings {
     pub(crate) random: Random,
     pub(crate) queue: Arc<Queue>,
     pub(crate) watchers: Arc<Watchers>,
+    /// What requests have begun and nobody may cut short.
+    pub(crate) under_way: TaskTracker,
     observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -230,6 +234,7 @@ impl RedisSessionLayer {
             random: Random::system(),
             queue: Arc::default(),
             watchers: Arc::default(),
+            under_way: TaskTracker::new(),
             observers: Vec::new(),
         };
         Self { settings: Arc::new(settings), marker: PhantomData }
@@ -319,6 +324,42 @@ impl<L> RedisSessionLayer<L> {
     /// Marks this layer as another one than the first: its sessions are those of `Session<T, M>`.
     pub fn marker<M>(self) -> RedisSessionLayer<M> {
         RedisSessionLayer { settings: self.settings, marker: PhantomData }
+    }
+
+    /// Waits until all writes are done that requests have begun, so that the process may end without losing one: also those
+    /// of requests whose clients went away, which go on in the background, and logouts that failed and are tried again.
+    ///
+    /// To be called when the server takes no more requests; the layer itself goes on working.
+    ///
+    /// ```no_run
+    /// # use axum::Router;
+    /// # use redis_session::{Error, KeyRing, MemoryStore, RedisSessionLayer};
+    /// # use tokio::net::TcpListener;
+    /// # async fn told_to_end() {}
+    /// # async fn serve(listener: TcpListener) -> Result<(), Box<dyn std::error::Error>> {
+    /// let sessions = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?);
+    /// let app: Router = Router::new().layer(sessions.clone());
+    /// axum::serve(listener, app).with_graceful_shutdown(told_to_end()).await?;
+    /// sessions.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Mostly that takes a few milliseconds, and while the store does not answer about one of its deadlines (250
+    /// milliseconds). A logout that fails is tried for 30 seconds: with one, it is at most 32 seconds and four deadlines.
+    /// Whoever has less time puts a timeout around it.
+    ///
+    /// # Errors
+    /// `is_outcome_unknown`: after that time, writes are still under way; their number is in the text.
+    pub async fn close(&self) -> Result<(), Error> {
+        let under_way = &self.settings.under_way;
+        let bound = ENDS_ARE_TRIED_FOR + LONGEST_PAUSE + self.settings.store.deadline() * 4;
+        under_way.close();
+        let done = tokio::time::timeout(bound, under_way.wait()).await;
+        done.map_err(|_| {
+            let count = under_way.len();
+            Error::new(Kind::OutcomeUnknown, format!("{count} writes of sessions were still under way after {bound:?}"))
+        })
     }
 
     /// A scripted generator, for tests of what happens when ids repeat or the generator fails.

@@ -53,7 +53,8 @@
 //! - [`Session`]: what handlers can do. [`RedisSessionLayer`]: settings, and two layers in one application.
 //! - [`CsrfLayer`], [`Flash`], [`ClearSiteData`]: forms, what is said on the next page, a logout that clears the browser.
 //! - [`Expiry`], [`Cookie`], [`KeyRing`]: timeouts, attributes, keys.
-//! - [`RedisStore::options`]: deadlines, prefix, start without Redis. [`Store`]: a store of your own.
+//! - [`RedisStore::options`]: deadlines, prefix, start without Redis. [`RedisSessionLayer::close`]: the end of a process.
+//!   [`Store`]: a store of your own.
 //! - [`Error`]: what can go wrong, and a page of your own for it. [`Observer`]: metrics and audit logs.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -90,7 +91,7 @@ pub use redis_session_core::{
 };
 #[cfg(feature = "tls")]
 pub use redis_session_store::Tls;
-pub use redis_session_store::{RedisStore, RedisStoreOptions, fred};
+pub use redis_session_store::{Advice, RedisStore, RedisStoreOptions, fred};
 
 pub use crate::clear::ClearSiteData;
 pub use crate::cookie::{Cookie, SameSite};

@@ -72,7 +72,7 @@ impl<L> Session<Untyped, L> {
     /// not this request's to end, and no cookie is touched.
     pub async fn log_out(&self) -> Result<(), Error> {
         let handle = self.handle.clone();
-        Finish::new(async move {
+        Finish::new(handle.under_way(), async move {
             let _turn = handle.turn().await;
             ending::end(&handle, Reason::LoggedOut).await
         })
@@ -174,7 +174,7 @@ impl IntoFuture for LoggingIn {
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { handle, asked } = self;
-        Box::pin(Finish::new(async move {
+        Box::pin(Finish::new(handle.under_way(), async move {
             let asked = asked?;
             let _turn = handle.turn().await;
             refuse_if_left(&handle)?;

@@ -178,7 +178,7 @@ fn begin(handle: &Arc<Handle>, status: StatusCode) -> Begun {
     if asked_for && handle.try_turn().is_ok() && is_nothing(handle, order) {
         return Begun::Done;
     }
-    Begun::Step(Finish::new(commit_response(handle.clone(), order)))
+    Begun::Step(Finish::new(handle.under_way(), commit_response(handle.clone(), order)))
 }
 
 /// Whether it is plain that nothing is to be written. What edits come to, the commit finds out, once.

@@ -307,7 +307,7 @@ impl<L> Session<Untyped, L> {
     /// session could have no cookie.
     pub async fn save(&self) -> Result<(), Error> {
         let handle = self.handle.clone();
-        Finish::new(async move {
+        Finish::new(handle.under_way(), async move {
             let _turn = handle.turn().await;
             commit_now(&handle, ASKED, &mut |working| Ok(working.stage())).await
         })
@@ -322,7 +322,7 @@ impl<L> Session<Untyped, L> {
     /// As [`save`](Self::save). `is_gone` also if another request replaced the id first: one of the two is the winner.
     pub async fn rotate(&self) -> Result<(), Error> {
         let handle = self.handle.clone();
-        Finish::new(async move {
+        Finish::new(handle.under_way(), async move {
             let _turn = handle.turn().await;
             refuse_if_left(&handle)?;
             commit::rotate(&handle).await
@@ -339,7 +339,7 @@ impl<L> Session<Untyped, L> {
     /// request's to end, and no cookie is touched.
     pub async fn destroy(&self) -> Result<(), Error> {
         let handle = self.handle.clone();
-        Finish::new(async move {
+        Finish::new(handle.under_way(), async move {
             let _turn = handle.turn().await;
             ending::end(&handle, Reason::Destroyed).await
         })
@@ -355,7 +355,7 @@ impl<L> Session<Untyped, L> {
     pub async fn remember(&self, duration: impl Into<Option<Duration>>) -> Result<(), Error> {
         let handle = self.handle.clone();
         let wish = duration.into().map(|duration| handle.settings.expiry.own_remembered(duration));
-        Finish::new(async move {
+        Finish::new(handle.under_way(), async move {
             let _turn = handle.turn().await;
             refuse_if_left(&handle)?;
             if wish.is_none() && !matches!(handle.state().found, Found::Alive(_)) {
@@ -484,7 +484,7 @@ impl<T: State, L> Session<T, L> {
         E: From<Error> + Send + 'static,
     {
         let handle = self.handle.clone();
-        let answer = Finish::new(async move {
+        let answer = Finish::new(handle.under_way(), async move {
             let _turn = handle.turn().await;
             run_transaction(&handle, closure).await
         })

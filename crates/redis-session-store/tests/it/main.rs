@@ -10,6 +10,7 @@ mod faults;
 mod load;
 mod memory;
 mod mixups;
+mod persistence;
 mod races;
 mod records;
 mod security;
