@@ -185,7 +185,7 @@ impl RedisStore {
     /// # }
     /// ```
     ///
-    /// It runs `INFO` and `CONFIG GET`. The printed rule does not allow the second, since settings hold passwords: then
+    /// Of a cluster, one server is looked at. It runs `INFO` and `CONFIG GET`. The printed rule does not allow the second, since settings hold passwords: then
     /// [`Advice::NotAllowed`] says what was not looked at, and Redis writes an entry into its `ACL LOG`.
     ///
     /// # Errors

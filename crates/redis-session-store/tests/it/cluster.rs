@@ -213,7 +213,14 @@ fn is_on(seen: &Seen, cluster: &Cluster, port: u16) -> bool {
 async fn a_primary_that_goes_takes_nobody_else_with_it_and_its_sessions_are_back_with_the_cluster() {
     for frozen in [false, true] {
         let cluster = Arc::new(Cluster::options().node_timeout(SECOND).without_full_coverage().start());
-        let store = RedisStore::options(&cluster.url()).connect_deadline(SECOND * 5).connect().await.unwrap();
+        // Longer than the default: on a busy machine some answers take longer than that without a fault.
+        let deadline = SECOND;
+        let store = RedisStore::options(&cluster.url())
+            .deadline(deadline)
+            .connect_deadline(SECOND * 5)
+            .connect()
+            .await
+            .unwrap();
         let visitors = visitors(&cluster, 3);
         let victim = cluster.primary_of(&visitors[0].name());
         let of_victim: BTreeSet<_> = visitors
@@ -259,7 +266,7 @@ async fn a_primary_that_goes_takes_nobody_else_with_it_and_its_sessions_are_back
         assert!(all.iter().any(|(seen, _)| is_on(seen, &cluster, new.port())));
         // A tenth of a second, and what a busy machine may add.
         assert!(back.saturating_duration_since(truth) < Duration::from_millis(100 + 900));
-        assert!(slowest < Duration::from_millis(250 + 750), "{slowest:?}");
+        assert!(slowest < deadline + Duration::from_millis(750), "{slowest:?}");
     }
 }
 
