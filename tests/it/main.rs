@@ -22,6 +22,7 @@ mod renewals;
 mod requests;
 mod responses;
 mod state;
+mod tenants;
 mod unavailable;
 mod visitor;
 mod watched;

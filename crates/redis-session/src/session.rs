@@ -112,7 +112,7 @@ impl<L> Session<Untyped, L> {
     /// The session of a request, from its extensions: for `tower` middleware of one's own. Loads it, like an extractor.
     ///
     /// # Errors
-    /// There is no layer of this marker around, or the session cannot be loaded.
+    /// There is no layer of this marker around, or the session cannot be loaded; `is_unknown_tenant`.
     ///
     /// ```
     /// use axum::{extract::Request, middleware::Next, response::{IntoResponse, Response}};
@@ -264,6 +264,13 @@ impl<L> Session<Untyped, L> {
             Found::Ended { reason, .. } => Status::Ended(*reason),
             Found::Replaced { .. } => Status::Replaced,
         }
+    }
+
+    /// Whose session it is, where one application serves many: the name of the [`Tenant`](crate::Tenant) that the layer was
+    /// told of. `None`: the layer has no tenants. Take what else belongs to a tenant by this name, and not by the host or
+    /// the header once more, so that nobody gets one tenant's data in another's session.
+    pub fn tenant(&self) -> Option<&str> {
+        self.handle.settings.tenant.as_deref()
     }
 
     /// This session in the list of its user's sessions. `None`: there is no session.
@@ -577,7 +584,7 @@ where
 
 /// The handle of a request's session.
 pub(crate) fn handle_of<S, L: 'static>(extensions: &Extensions) -> Result<Arc<Handle>, Error> {
-    extensions.get::<InRequest<L>>().map(|in_request| in_request.0.clone()).ok_or_else(|| {
+    let in_request = extensions.get::<InRequest<L>>().ok_or_else(|| {
         let error = Error::new(
             Kind::NoLayer,
             format!(
@@ -588,7 +595,8 @@ pub(crate) fn handle_of<S, L: 'static>(extensions: &Extensions) -> Result<Arc<Ha
         );
         tracing::error!(target: "redis_session", "{error}");
         error
-    })
+    })?;
+    in_request.handle()
 }
 
 impl<T, L> Deref for Session<T, L>
