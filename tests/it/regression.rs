@@ -390,3 +390,31 @@ async fn a_save_that_comes_too_late_for_another_try_keeps_what_it_learned_of_the
         .await;
     assert_eq!(visitor.fields().await, [("mine".into(), "1".into()), ("others".into(), "5".into())]);
 }
+
+// It was given no cookie: who had not got the answer with the renewed id, and only tried the same again, never got further.
+#[tokio::test]
+async fn a_rotation_that_a_timed_renewal_has_overtaken_brings_the_renewed_id_for_the_next_try() {
+    on_both_stores(async |mut place| {
+        let minute = Duration::from_secs(60);
+        place.layer = place.layer.expiry(Expiry::default().new_id_every(minute));
+        let visitor = place.visitor();
+        visitor.visit(async |session| session.log_in("ada").await).await;
+        place.pass(2 * minute);
+        // The answer with the renewed id goes elsewhere.
+        let renewed = visitor.copy();
+        renewed.visit(async |session| session.user::<String>()).await;
+        assert_ne!(renewed.cookie(), visitor.cookie());
+        let promote = async |session: Session| {
+            session.insert("role", "admin")?;
+            session.rotate().await
+        };
+        let refused = visitor.try_visit(promote).await;
+        assert!(refused.error.unwrap().is_gone());
+        assert_eq!(visitor.cookie(), renewed.cookie());
+        assert_eq!(visitor.fields().await, []);
+        visitor.visit(promote).await;
+        assert_ne!(visitor.cookie(), renewed.cookie());
+        assert_eq!(visitor.fields().await, [("role".to_owned(), "\"admin\"".to_owned())]);
+    })
+    .await;
+}

@@ -326,7 +326,8 @@ impl<L> Session<Untyped, L> {
     /// one that begins later has a new id anyway.
     ///
     /// # Errors
-    /// As [`save`](Self::save). `is_gone` also if another request replaced the id first: one of the two is the winner.
+    /// As [`save`](Self::save). `is_gone` also if another request, or a timed renewal, replaced the id first: one of the two is
+    /// the winner, and the next request can rotate again.
     pub async fn rotate(&self) -> Result<(), Error> {
         let handle = self.handle.clone();
         Finish::new(async move {
