@@ -18,6 +18,7 @@ mod guides {
         changing_state: "../docs/changing-state.md",
         callbacks: "../docs/callbacks.md",
         csrf: "../docs/csrf.md",
+        tenants: "../docs/tenants.md",
         testing: "../docs/testing.md",
         start_and_stop: "../docs/start-and-stop.md",
     }

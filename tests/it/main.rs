@@ -24,6 +24,7 @@ mod renewals;
 mod requests;
 mod responses;
 mod state;
+mod tenants;
 mod unavailable;
 mod visitor;
 mod watched;

@@ -1,9 +1,9 @@
 //! Bugs that were found, each in the smallest test that showed it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -315,6 +315,106 @@ async fn a_switch_of_users_that_is_refused_gives_no_cookie_of_the_session_that_i
         let refused = old.try_visit(async |session| session.log_in("bob").verified_at(long_ago).await).await;
         assert!(refused.error.unwrap().is_login_refused());
         assert_eq!(refused.page.set_cookies().len(), 0);
+    })
+    .await;
+}
+
+/// What becomes of the answer to a save.
+#[derive(Clone, Copy)]
+enum Answer {
+    /// It comes at the very end of the deadline.
+    Late,
+    Lost,
+}
+
+/// A store that has an answer in mind for each of the next saves.
+#[derive(Clone)]
+struct Planned(Arc<MemoryStore>, Arc<Mutex<VecDeque<Answer>>>);
+
+impl Store for Planned {
+    fn now(&self) -> Option<Time> {
+        self.0.now()
+    }
+
+    fn load<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {
+        self.0.load(key)
+    }
+
+    fn create<'a>(&'a self, key: &'a SessionKey, create: &'a Create) -> BoxFuture<'a, Result<Created, Error>> {
+        self.0.create(key, create)
+    }
+
+    fn save<'a>(&'a self, key: &'a SessionKey, save: &'a Save) -> BoxFuture<'a, Result<Saved, Error>> {
+        let planned = self.1.lock().unwrap().pop_front();
+        Box::pin(async move {
+            let saved = self.0.save(key, save).await;
+            match planned {
+                None => saved,
+                Some(Answer::Late) => {
+                    tokio::time::sleep(self.deadline()).await;
+                    saved
+                }
+                Some(Answer::Lost) => Err(Error::new(Kind::OutcomeUnknown, "the reply was lost")),
+            }
+        })
+    }
+
+    fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
+        self.0.end(key, end)
+    }
+}
+
+// It forgot the newer record that it had been answered with. The next one stood on the version before, which is none of the
+// last four, so that with one lost reply its outcome was unknown.
+#[tokio::test(start_paused = true)]
+async fn a_save_that_comes_too_late_for_another_try_keeps_what_it_learned_of_the_session() {
+    let store = Planned(Arc::new(MemoryStore::new().clock(Clock::manual())), Arc::default());
+    let keys = KeyRing::random().unwrap();
+    let place = Place::around(RedisSessionLayer::with_store(store.clone(), keys.clone()), None);
+    let visitor = place.visitor();
+    visitor.visit(async |session| session.insert("others", &0)).await;
+    // Their edits do not come through the queue of this process.
+    let other = visitor.copy().before(&RedisSessionLayer::with_store(store.clone(), keys));
+    visitor
+        .visit(async |session| {
+            let mut visits = session.view::<BTreeMap<String, u64>>()?;
+            visits.update(|visits| *visits.entry("mine".into()).or_default() += 1)?;
+            for _ in 0..5 {
+                other.visit(async |session| session.increment("others", 1)).await;
+            }
+            store.1.lock().unwrap().push_back(Answer::Late);
+            assert!(session.save().await.unwrap_err().is_contended());
+            store.1.lock().unwrap().push_back(Answer::Lost);
+            session.save().await
+        })
+        .await;
+    assert_eq!(visitor.fields().await, [("mine".into(), "1".into()), ("others".into(), "5".into())]);
+}
+
+// It was given no cookie: who had not got the answer with the renewed id, and only tried the same again, never got further.
+#[tokio::test]
+async fn a_rotation_that_a_timed_renewal_has_overtaken_brings_the_renewed_id_for_the_next_try() {
+    on_both_stores(async |mut place| {
+        let minute = Duration::from_secs(60);
+        place.layer = place.layer.expiry(Expiry::default().new_id_every(minute));
+        let visitor = place.visitor();
+        visitor.visit(async |session| session.log_in("ada").await).await;
+        place.pass(2 * minute);
+        // The answer with the renewed id goes elsewhere.
+        let renewed = visitor.copy();
+        renewed.visit(async |session| session.user::<String>()).await;
+        assert_ne!(renewed.cookie(), visitor.cookie());
+        let promote = async |session: Session| {
+            session.insert("role", "admin")?;
+            session.rotate().await
+        };
+        let refused = visitor.try_visit(promote).await;
+        assert!(refused.error.unwrap().is_gone());
+        assert_eq!(visitor.cookie(), renewed.cookie());
+        assert_eq!(visitor.fields().await, []);
+        visitor.visit(promote).await;
+        assert_ne!(visitor.cookie(), renewed.cookie());
+        assert_eq!(visitor.fields().await, [("role".to_owned(), "\"admin\"".to_owned())]);
     })
     .await;
 }

@@ -77,6 +77,10 @@ fn looks() -> Vec<(&'static str, MethodRouter)> {
             get(async |mut visitor: Session<Visitor>| visitor.transaction(|_| Err::<(), _>(Stop)).await.unwrap_or(())),
         ),
         ("typed refresh", get(async |mut visitor: Session<Visitor>| visitor.refresh().await)),
+        on("tenant", async |session| {
+            let _ = session.tenant();
+            Ok(())
+        }),
         on("view", async |session| session.view::<Visitor>().map(drop)),
         on("get", async |session| session.get::<u64>("visits").map(drop)),
         on("fields", async |session| session.fields().map(drop)),

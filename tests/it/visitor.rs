@@ -60,7 +60,7 @@ impl Place {
     }
 
     pub(crate) fn visitor(&self) -> Visitor {
-        Visitor { layer: self.layer.clone(), browser: Browser::new(()) }
+        Visitor { layer: self.layer.clone(), browser: Browser::new(()), origin: "https://localhost" }
     }
 }
 
@@ -110,6 +110,8 @@ fn make_list_older(redis: &RedisServer, key: &str, by: i64) {
 pub(crate) struct Visitor {
     layer: RedisSessionLayer,
     pub(crate) browser: Browser<()>,
+    /// Where it takes the application to be.
+    origin: &'static str,
 }
 
 /// What a visit came to.
@@ -124,12 +126,17 @@ pub(crate) struct Answer<V> {
 impl Visitor {
     /// The same visitor before another deployment of the application.
     pub(crate) fn before(&self, layer: &RedisSessionLayer) -> Self {
-        Self { layer: layer.clone(), browser: self.browser.clone() }
+        Self { layer: layer.clone(), ..self.clone() }
+    }
+
+    /// The same visitor before the application at another place: `https://shop.example`.
+    pub(crate) fn at(&self, origin: &'static str) -> Self {
+        Self { origin, ..self.clone() }
     }
 
     /// Who has the same cookies now, and gets no newer ones.
     pub(crate) fn copy(&self) -> Self {
-        Self { layer: self.layer.clone(), browser: self.browser.copy() }
+        Self { browser: self.browser.copy(), ..self.clone() }
     }
 
     pub(crate) fn cookie(&self) -> Option<String> {
@@ -167,7 +174,7 @@ impl Visitor {
             *error.borrow_mut() = response.extensions().get::<Error>().cloned();
             response
         });
-        let browser = Browser::new(service);
+        let browser = Browser::new(service).at(self.origin);
         browser.jar().clone_from(&self.browser.jar());
         let page = browser.ask(axum::http::Request::new(axum::body::Body::empty())).await;
         self.browser.receive(&page);

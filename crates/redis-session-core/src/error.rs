@@ -64,6 +64,8 @@ pub enum Kind {
     StepUp,
     /// A request that another site may have made the visitor's browser send.
     Csrf,
+    /// A request of nobody whose sessions the layer has.
+    UnknownTenant,
 }
 
 impl Error {
@@ -155,6 +157,11 @@ impl Error {
     /// The request may be another site's doing: it comes from there, or without the token of the visitor's own page.
     pub fn is_csrf(&self) -> bool {
         self.0.kind == Kind::Csrf
+    }
+
+    /// The request is of no tenant that the application knows, so there are no sessions for it.
+    pub fn is_unknown_tenant(&self) -> bool {
+        self.0.kind == Kind::UnknownTenant
     }
 
     /// A setting cannot work; the text says what to write instead.

@@ -98,12 +98,17 @@ pub(crate) async fn carry_out_with(
         Plan::Save => save(handle, stage, gives()).await,
         Plan::Touch => touch(handle, gives()).instrument(handle.span("touch")).await,
         Plan::Drop(why) => {
-            handle.working()?.drop_edits();
-            handle.state().wish = WishChange::default();
-            handle.tell(Event::Dropped(why));
+            drop_edits(handle, why)?;
             if why == Why::Dead { Err(Error::gone()) } else { Ok(()) }
         }
     }
+}
+
+fn drop_edits(handle: &Handle, why: Why) -> Result<(), Error> {
+    handle.working()?.drop_edits();
+    handle.state().wish = WishChange::default();
+    handle.tell(Event::Dropped(why));
+    Ok(())
 }
 
 async fn create(handle: &Handle, order: Order, stage: &mut Stage<'_>) -> Result<(), Error> {
@@ -444,6 +449,12 @@ fn contended() -> Error {
 
 /// Gives a living session a new proof, which ends the old one, and saves the edits with it.
 pub(crate) async fn rotate(handle: &Handle) -> Result<(), Error> {
+    // It came with the id before a timed renewal, which does not rotate: an answer with the renewed one may be on its way, and
+    // would take this one's place. The session lives, and the browser is still offered the renewed id, for its next try.
+    if handle.state().offer.is_some() {
+        drop_edits(handle, Why::Dead)?;
+        return Err(Error::gone());
+    }
     let id = {
         let state = handle.state();
         state.may_write()?;

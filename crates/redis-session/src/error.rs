@@ -36,6 +36,7 @@ use redis_session_core::Kind;
 /// | `is_gone`, `is_login_refused` | 409 |
 /// | `is_not_logged_in` | 401 |
 /// | `is_step_up`, `is_csrf` | 403 |
+/// | `is_unknown_tenant` | 404 |
 /// | `is_too_large` | 413 |
 /// | all others | 500 |
 #[derive(Clone)]
@@ -61,6 +62,7 @@ impl Error {
             Kind::Gone | Kind::LoginRefused => StatusCode::CONFLICT,
             Kind::NotLoggedIn => StatusCode::UNAUTHORIZED,
             Kind::StepUp | Kind::Csrf => StatusCode::FORBIDDEN,
+            Kind::UnknownTenant => StatusCode::NOT_FOUND,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }

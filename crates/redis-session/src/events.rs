@@ -45,6 +45,8 @@ pub enum Event {
     RequestRefused(CsrfRefusal),
     /// The edits of a request were dropped.
     Dropped(Why),
+    /// A request of no known tenant asked for a session. See [`RedisSessionLayer::tenants`](crate::RedisSessionLayer::tenants).
+    UnknownTenant,
     /// The store failed, or its record was refused.
     StoreFailed(Kind),
 }
@@ -145,6 +147,7 @@ impl Event {
             Self::Refused(_) => "refused",
             Self::RequestRefused(_) => "request refused",
             Self::Dropped(_) => "dropped",
+            Self::UnknownTenant => "unknown tenant",
             Self::StoreFailed(_) => "store failed",
         }
     }

@@ -20,6 +20,7 @@ use crate::events::{Event, Observer, log, log_failure};
 use crate::queue::Queue;
 use crate::return_to::ReturnTo;
 use crate::service::RedisSession;
+use crate::tenants::Tenants;
 
 /// The marker of an application's first, and mostly only, layer. Needs no mention.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +103,10 @@ pub(crate) struct Settings {
     pub(crate) watchers: Arc<Watchers>,
     /// What requests have begun and nobody may cut short.
     pub(crate) under_way: TaskTracker,
+    /// Whose requests are. `None`: the layer's own; it has no tenants, or these are the settings of one.
+    pub(crate) tenants: Option<Tenants>,
+    /// Whose sessions these are. `None`: the layer's own.
+    pub(crate) tenant: Option<Arc<str>>,
     observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -235,6 +240,8 @@ impl RedisSessionLayer {
             queue: Arc::default(),
             watchers: Arc::default(),
             under_way: TaskTracker::new(),
+            tenants: None,
+            tenant: None,
             observers: Vec::new(),
         };
         Self { settings: Arc::new(settings), marker: PhantomData }
@@ -377,10 +384,11 @@ impl<L> RedisSessionLayer<L> {
         Ok(self)
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         let settings = Arc::make_mut(&mut self.settings);
         change(settings);
-        settings.signer = settings.keys.signer(&settings.realm, settings.cookie.name());
+        settings.derive_signer();
+        settings.tenants = settings.tenants.as_ref().map(Tenants::afresh);
         self
     }
 }
@@ -389,18 +397,18 @@ impl Settings {
     fn check(&self) -> Result<(), Error> {
         self.cookie.check()?;
         self.expiry.check()?;
-        for page in [&self.log_in_page, &self.step_up_page].into_iter().flatten() {
-            if ReturnTo::new(page).as_str() != page {
-                let message = "the log-in page and the step-up page must be paths of this site: \"/login\"";
-                return Err(Error::new(Kind::Config, message));
-            }
-        }
+        [&self.log_in_page, &self.step_up_page].into_iter().flatten().try_for_each(|page| check_page(page))?;
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
         if !(1..=32).contains(&self.realm.len()) || !self.realm.bytes().all(fits) {
             let message = "a realm has small letters, digits, \"-\" and \"_\" only, and 32 at most";
             return Err(Error::new(Kind::Config, message));
         }
         Ok(())
+    }
+
+    /// To be called where the realm or the cookie's name is another one now.
+    pub(crate) fn derive_signer(&mut self) {
+        self.signer = self.keys.signer(&self.realm, self.cookie.name());
     }
 
     /// The index of users' sessions.
@@ -444,6 +452,15 @@ impl Settings {
             }
         }
     }
+}
+
+/// Whether visitors can be sent there.
+pub(crate) fn check_page(page: &str) -> Result<(), Error> {
+    if ReturnTo::new(page).as_str() == page {
+        return Ok(());
+    }
+    let message = "the log-in page and the step-up page must be paths of this site: \"/login\"";
+    Err(Error::new(Kind::Config, message))
 }
 
 impl<S, L> Layer<S> for RedisSessionLayer<L> {

@@ -52,7 +52,7 @@
 //!
 //! - [`Session`]: what handlers can do. [`RedisSessionLayer`]: settings, and two layers in one application.
 //! - [`CsrfLayer`], [`Flash`], [`ClearSiteData`]: forms, what is said on the next page, a logout that clears the browser.
-//! - [`Expiry`], [`Cookie`], [`KeyRing`]: timeouts, attributes, keys.
+//! - [`Expiry`], [`Cookie`], [`KeyRing`]: timeouts, attributes, keys. [`Tenant`]: one application, many customers.
 //! - [`RedisStore::options`]: deadlines, prefix, start without Redis. [`RedisSessionLayer::close`]: the end of a process.
 //!   [`Store`]: a store of your own.
 //! - [`Error`]: what can go wrong, and a page of your own for it. [`Observer`]: metrics and audit logs.
@@ -84,6 +84,7 @@ mod scan;
 mod service;
 mod session;
 mod sessions;
+mod tenants;
 mod tries;
 
 pub use redis_session_core::{
@@ -106,3 +107,4 @@ pub use crate::return_to::ReturnTo;
 pub use crate::service::{RedisSession, ResponseFuture};
 pub use crate::session::{Session, Status, Untyped};
 pub use crate::sessions::{Exported, Listing, Progress, Sessions};
+pub use crate::tenants::Tenant;

@@ -9,11 +9,12 @@ use std::task::{Context, Poll, ready};
 
 use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
-use redis_session_core::Plan;
+use redis_session_core::{Kind, Plan};
 use tower_service::Service;
 
 use crate::commit::{self, Order};
 use crate::error::Error;
+use crate::events::Event;
 use crate::finish::Finish;
 use crate::handle::Handle;
 use crate::headers;
@@ -27,18 +28,45 @@ pub struct RedisSession<S, L = Main> {
     marker: PhantomData<fn() -> L>,
 }
 
-/// The handle of a layer's session, as it stands in a request's extensions.
-pub(crate) struct InRequest<L>(pub(crate) Arc<Handle>, PhantomData<fn() -> L>);
+/// What a layer puts into a request's extensions.
+pub(crate) struct InRequest<L>(Put, PhantomData<fn() -> L>);
+
+#[derive(Clone)]
+enum Put {
+    /// Its session.
+    Session(Arc<Handle>),
+    /// The request is of no tenant that is known, so there is none: the layer's settings, for who asks all the same.
+    Nobodys(Arc<Settings>),
+}
 
 impl<L> InRequest<L> {
     pub(crate) fn new(handle: Arc<Handle>) -> Self {
-        Self(handle, PhantomData)
+        Self(Put::Session(handle), PhantomData)
+    }
+
+    fn nobodys(settings: Arc<Settings>) -> Self {
+        Self(Put::Nobodys(settings), PhantomData)
+    }
+
+    /// The handle of the session.
+    ///
+    /// # Errors
+    /// `is_unknown_tenant`: there is none.
+    pub(crate) fn handle(&self) -> Result<Arc<Handle>, Error> {
+        match &self.0 {
+            Put::Session(handle) => Ok(handle.clone()),
+            Put::Nobodys(settings) => {
+                settings.tell(Event::UnknownTenant);
+                let message = "the request is of no tenant that is known: the closure given to `tenants` answered None";
+                Err(Error::new(Kind::UnknownTenant, message))
+            }
+        }
     }
 }
 
 impl<L> Clone for InRequest<L> {
     fn clone(&self) -> Self {
-        Self::new(self.0.clone())
+        Self(self.0.clone(), PhantomData)
     }
 }
 
@@ -67,10 +95,23 @@ where
         let handle = if request.extensions().get::<InRequest<L>>().is_some() {
             None
         } else {
-            let handle =
-                Arc::new(Handle::new(self.settings.clone(), CookieLines::of(request.headers()), request.uri()));
-            request.extensions_mut().insert(InRequest::<L>::new(handle.clone()));
-            Some(handle)
+            let settings = match &self.settings.tenants {
+                None => Some(self.settings.clone()),
+                Some(tenants) => {
+                    let (parts, body) = request.into_parts();
+                    let settings = self.settings.of_request(tenants, &parts);
+                    request = Request::from_parts(parts, body);
+                    settings
+                }
+            };
+            let handle = settings
+                .map(|settings| Arc::new(Handle::new(settings, CookieLines::of(request.headers()), request.uri())));
+            let put = match &handle {
+                Some(handle) => InRequest::<L>::new(handle.clone()),
+                None => InRequest::nobodys(self.settings.clone()),
+            };
+            request.extensions_mut().insert(put);
+            handle
         };
         ResponseFuture { inner: self.inner.call(request), commit: Commit { handle, step: None } }
     }
@@ -104,7 +145,7 @@ impl<F, ResBody> fmt::Debug for ResponseFuture<F, ResBody> {
 }
 
 struct Commit<ResBody> {
-    /// `None`: a layer around this one has it.
+    /// `None`: a layer around this one has it, or the request is of no tenant.
     handle: Option<Arc<Handle>>,
     /// The response that waits, and what it waits for. `None`: there is no response yet, or nothing to wait for.
     ///

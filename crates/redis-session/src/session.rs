@@ -112,7 +112,7 @@ impl<L> Session<Untyped, L> {
     /// The session of a request, from its extensions: for `tower` middleware of one's own. Loads it, like an extractor.
     ///
     /// # Errors
-    /// There is no layer of this marker around, or the session cannot be loaded.
+    /// There is no layer of this marker around, or the session cannot be loaded; `is_unknown_tenant`.
     ///
     /// ```
     /// use axum::{extract::Request, middleware::Next, response::{IntoResponse, Response}};
@@ -266,6 +266,13 @@ impl<L> Session<Untyped, L> {
         }
     }
 
+    /// Whose session it is, where one application serves many: the name of the [`Tenant`](crate::Tenant) that the layer was
+    /// told of. `None`: the layer has no tenants. Take what else belongs to a tenant by this name, and not by the host or
+    /// the header once more, so that nobody gets one tenant's data in another's session.
+    pub fn tenant(&self) -> Option<&str> {
+        self.handle.settings.tenant.as_deref()
+    }
+
     /// This session in the list of its user's sessions. `None`: there is no session.
     pub fn handle(&self) -> Option<SessionHandle> {
         let state = self.handle.state();
@@ -319,7 +326,8 @@ impl<L> Session<Untyped, L> {
     /// one that begins later has a new id anyway.
     ///
     /// # Errors
-    /// As [`save`](Self::save). `is_gone` also if another request replaced the id first: one of the two is the winner.
+    /// As [`save`](Self::save). `is_gone` also if another request, or a timed renewal, replaced the id first: one of the two is
+    /// the winner, and the next request can rotate again.
     pub async fn rotate(&self) -> Result<(), Error> {
         let handle = self.handle.clone();
         Finish::new(handle.under_way(), async move {
@@ -577,7 +585,7 @@ where
 
 /// The handle of a request's session.
 pub(crate) fn handle_of<S, L: 'static>(extensions: &Extensions) -> Result<Arc<Handle>, Error> {
-    extensions.get::<InRequest<L>>().map(|in_request| in_request.0.clone()).ok_or_else(|| {
+    let in_request = extensions.get::<InRequest<L>>().ok_or_else(|| {
         let error = Error::new(
             Kind::NoLayer,
             format!(
@@ -588,7 +596,8 @@ pub(crate) fn handle_of<S, L: 'static>(extensions: &Extensions) -> Result<Arc<Ha
         );
         tracing::error!(target: "redis_session", "{error}");
         error
-    })
+    })?;
+    in_request.handle()
 }
 
 impl<T, L> Deref for Session<T, L>

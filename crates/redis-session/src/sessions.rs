@@ -146,11 +146,15 @@ impl fmt::Debug for Exported {
 impl<L> RedisSessionLayer<L> {
     /// The sessions of users, for use outside of requests.
     pub fn sessions(&self) -> Sessions<L> {
-        Sessions { settings: self.settings.clone(), marker: PhantomData }
+        Sessions::of(self.settings.clone())
     }
 }
 
 impl<L> Sessions<L> {
+    pub(crate) fn of(settings: Arc<Settings>) -> Self {
+        Self { settings, marker: PhantomData }
+    }
+
     /// All sessions of a user, the one last seen first. Costs one command for the list, and one for each session.
     ///
     /// # Errors
@@ -339,13 +343,13 @@ where
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         let handle = handle_of::<Self, L>(&parts.extensions)?;
-        Ok(Self { settings: handle.settings.clone(), marker: PhantomData })
+        Ok(Self::of(handle.settings.clone()))
     }
 }
 
 impl<L> Clone for Sessions<L> {
     fn clone(&self) -> Self {
-        Self { settings: self.settings.clone(), marker: PhantomData }
+        Self::of(self.settings.clone())
     }
 }
 

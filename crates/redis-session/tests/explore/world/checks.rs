@@ -148,7 +148,8 @@ impl World<'_> {
                         format!("{at} was told that its session is gone, and has rotated it itself"),
                     );
                 }
-                if dead || self.is_past_its_deadline(at) || visit.found_nothing_late || self.facts.failed_over {
+                let has_ended = dead || self.is_past_its_deadline(at) || visit.found_nothing_late;
+                if has_ended || self.facts.failed_over || self.rotates_what_was_renewed(visit) {
                     return Ok(());
                 }
                 violated("I9", format!("{at} was told that its session is gone, and it lives"))
@@ -165,6 +166,17 @@ impl World<'_> {
             let came_with = story.generation(&ticket.proof);
             story.over.is_none() && visit.generation + 1 == story.proofs.len() && came_with < Some(visit.generation)
         })
+    }
+
+    /// Whether it asks for a rotation, and came with a proof that a timed renewal has replaced, which does not rotate (part
+    /// A5): the answer with the renewed id may be on its way, and would take the rotated one out of the browser.
+    fn rotates_what_was_renewed(&self, visit: &Visit) -> bool {
+        let came_with = visit.presented.as_ref().and_then(|value| self.facts.cookies.get(value));
+        let story = came_with.and_then(|ticket| Some((self.facts.sessions.get(&ticket.key)?, ticket)));
+        let renewed = story.is_some_and(|(story, ticket)| {
+            story.generation(&ticket.proof).is_some_and(|came_with| story.renewals.contains(&(came_with + 1)))
+        });
+        visit.act == Act::Rotate && renewed
     }
 
     /// That nobody knows is said only where nobody can.

@@ -272,12 +272,8 @@ impl World<'_> {
         for user in self.stage.users.iter().filter(|_| !refused) {
             let (entries, _) = self.stage.wire.store().list_of(user);
             let lives = |session: &SessionHandle| self.living(user).any(|(key, _)| key.handle() == *session);
-            // Another login may be entering nobody's session, so its entry is not for one that failed there to take away.
-            let nobodys = |session: &SessionHandle| {
-                let mut sessions = self.facts.sessions.iter();
-                sessions.any(|(key, story)| key.handle() == *session && story.over.is_none() && story.user.is_none())
-            };
-            if entries.iter().any(|(session, _, doomed)| !doomed && !lives(session) && !nobodys(session)) {
+            let mut counted = entries.iter().filter(|(.., doomed)| !doomed);
+            if counted.any(|(session, ..)| !lives(session) && !self.was_rotated_under_a_login(session)) {
                 return violated("J4", "an entry without a session counts for the cap");
             }
         }
@@ -288,10 +284,22 @@ impl World<'_> {
         let reasons = self.facts.sessions.values().filter(|story| story.user == Some(1)).filter_map(|s| s.reason);
         let (by_cap, otherwise): (Vec<_>, Vec<_>) =
             reasons.filter(|reason| *reason != Reason::Refused).partition(|reason| *reason == Reason::Cap);
-        if !by_cap.is_empty() && otherwise.is_empty() && self.scenario.cap.is_some_and(|cap| living < cap) {
+        let (entries, _) = self.stage.wire.store().list_of(user);
+        let is_left =
+            |(session, _, doomed): &&(SessionHandle, Time, bool)| !doomed && self.was_rotated_under_a_login(session);
+        let counted = living + entries.iter().filter(is_left).count();
+        if !by_cap.is_empty() && otherwise.is_empty() && self.scenario.cap.is_some_and(|cap| counted < cap) {
             return violated("J4", format!("{living} sessions are left, and others were ended for the cap"));
         }
         Ok(())
+    }
+
+    /// Whether the entry of this session is one that a login has left: nobody's session, rotated since the login has entered
+    /// it. Another login may be entering it under its newer id, so the entry is not for the first one to take away, and it
+    /// counts for the cap.
+    fn was_rotated_under_a_login(&self, session: &SessionHandle) -> bool {
+        let story = self.facts.sessions.iter().find(|(key, _)| key.handle() == *session).map(|(_, story)| story);
+        story.is_some_and(|story| story.over.is_none() && story.user.is_none() && story.proofs.len() > 1)
     }
 
     /// A visitor who was logged in when he came, with a cookie that is good, is shown so.
