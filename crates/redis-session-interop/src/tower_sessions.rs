@@ -4,5 +4,8 @@
 mod bridge;
 mod layer;
 mod names;
+mod turns;
+mod under;
 
 pub use layer::{ResponseFuture, TowerSessions, TowerSessionsLayer};
+pub use under::UnderTowerSessions;

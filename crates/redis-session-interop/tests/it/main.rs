@@ -8,3 +8,4 @@ mod login;
 mod messages;
 mod place;
 mod session;
+mod under;
