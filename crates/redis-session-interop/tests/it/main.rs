@@ -4,6 +4,7 @@
 
 #[path = "../../examples/axum_login/app.rs"]
 mod app;
+mod from;
 mod login;
 mod messages;
 mod place;
