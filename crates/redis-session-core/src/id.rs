@@ -34,6 +34,20 @@ impl SessionId {
         Ok(Self { find: self.find, prove: random.array()? })
     }
 
+    /// The id that goes with a secret of another kind, such as the id of a session elsewhere: the same each time, and
+    /// nothing of the secret shows in either half. `purpose` keeps those of different uses apart.
+    ///
+    /// # Security
+    /// Who knows the secret has the session, so it must be as hard to guess as an id: 128 bits from a generator.
+    pub fn derived(purpose: &str, secret: &[u8]) -> Self {
+        let mut hash = Sha256::new().chain_update(b"redis-session derived id 1");
+        for part in [purpose.as_bytes(), secret] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Self::from_bytes(&hash.finalize().into())
+    }
+
     pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Self {
         let (mut find, mut prove) = ([0; 16], [0; 16]);
         find.copy_from_slice(&bytes[..16]);
@@ -208,6 +222,17 @@ mod tests {
         let id = SessionId::random(&Random::system()).unwrap();
         let shown = format!("{id:?} {:?} {:?}", id.proof(), id.key(&"main".into()));
         assert_eq!(shown, "SessionId(…) Proof(…) SessionKey(main:…)");
+    }
+
+    #[test]
+    fn r68_a_derived_id_is_the_same_each_time_and_shows_nothing_of_its_secret() {
+        let id = |purpose, secret: &[u8]| SessionId::derived(purpose, secret).bytes();
+        assert_eq!(id("a", b"secret"), id("a", b"secret"));
+        let others = [("a", &b"secre"[..]), ("b", b"secret"), ("as", b"ecret"), ("", b"asecret"), ("asecret", b"")];
+        for (purpose, secret) in others {
+            assert_ne!(id(purpose, secret), id("a", b"secret"), "{purpose}");
+        }
+        assert!(!id("a", b"secret").windows(6).any(|part| part == b"secret"));
     }
 
     #[test]

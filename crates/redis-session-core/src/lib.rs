@@ -19,6 +19,7 @@ mod plan;
 mod random;
 mod record;
 mod rules;
+mod steps;
 mod store;
 mod time;
 mod user;
@@ -42,6 +43,7 @@ pub use random::Random;
 pub use record::{Level, Login, Previous, Reason, Record, ReplacedBy, Stored, Token, Tokens, Tombstone};
 #[doc(hidden)]
 pub use rules::Rule;
+pub use steps::Kept;
 pub use store::{
     BoxFuture, Create, Created, End, EndListener, Ended, LogIn, Page, PageMark, Save, Saved, Step, Store, Whose,
     WishChange,

@@ -5,15 +5,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
-use crate::expiry::Wishes;
-use crate::fields::Change;
 use crate::id::SessionKey;
 use crate::index::{Doom, Doomed, Enter, Entered, Index, Prolong, Prolonged, SessionHandle, Standing};
-use crate::record::{Record, ReplacedBy, Stored, Token, Tokens, Tombstone};
+use crate::record::Stored;
 use crate::rules::Rule;
-use crate::store::{
-    BoxFuture, Create, Created, End, EndListener, Ended, Page, PageMark, Save, Saved, Step, Store, Whose,
-};
+use crate::steps::Kept;
+use crate::store::{BoxFuture, Create, Created, End, EndListener, Ended, Page, PageMark, Save, Saved, Store};
 use crate::time::{Clock, Time};
 use crate::user::UserKey;
 
@@ -44,46 +41,39 @@ const OVERHEAD: usize = 400;
 
 #[derive(Default)]
 struct Shelf {
-    entries: HashMap<SessionKey, Entry>,
+    entries: HashMap<SessionKey, Kept>,
     by_deadline: BTreeSet<(Time, SessionKey)>,
     size: usize,
     lists: Lists,
 }
 
-#[derive(Clone)]
-struct Entry {
-    stored: Stored,
-    deadline: Time,
-}
-
-impl Entry {
-    fn size(&self) -> usize {
-        match &self.stored {
-            Stored::Record(record) => {
-                OVERHEAD + record.fields.size() + record.user().map_or(0, |user| 2 * OVERHEAD + user.as_str().len())
-            }
-            Stored::Ended(_) => OVERHEAD,
+fn size_of(stored: &Stored) -> usize {
+    match stored {
+        Stored::Record(record) => {
+            OVERHEAD + record.fields.size() + record.user().map_or(0, |user| 2 * OVERHEAD + user.as_str().len())
         }
+        Stored::Ended(_) => OVERHEAD,
     }
 }
 
 impl Shelf {
     fn remove(&mut self, key: &SessionKey) {
-        if let Some(entry) = self.entries.remove(key) {
-            self.size -= entry.size();
-            self.by_deadline.remove(&(entry.deadline, key.clone()));
+        if let Some(kept) = self.entries.remove(key) {
+            self.size -= size_of(&kept.stored);
+            self.by_deadline.remove(&(kept.deadline, key.clone()));
         }
     }
 
-    fn put(&mut self, key: &SessionKey, entry: Entry, capacity: usize) {
+    fn put(&mut self, key: &SessionKey, kept: Kept, capacity: usize) {
         self.remove(key);
-        while self.size + entry.size() > capacity {
+        let size = size_of(&kept.stored);
+        while self.size + size > capacity {
             let Some((_, soonest)) = self.by_deadline.first().cloned() else { break };
             self.remove(&soonest);
         }
-        self.size += entry.size();
-        self.by_deadline.insert((entry.deadline, key.clone()));
-        self.entries.insert(key.clone(), entry);
+        self.size += size;
+        self.by_deadline.insert((kept.deadline, key.clone()));
+        self.entries.insert(key.clone(), kept);
     }
 
     fn drop_expired(&mut self, now: Time) {
@@ -146,117 +136,31 @@ impl MemoryStore {
     }
 
     fn load_now(&self, key: &SessionKey) -> Option<Stored> {
-        self.shelf().1.entries.get(key).map(|entry| entry.stored.clone())
+        self.shelf().1.entries.get(key).map(|kept| kept.stored.clone())
     }
 
     fn create_now(&self, key: &SessionKey, create: &Create) -> Created {
-        let (now, mut shelf) = self.shelf();
-        match shelf.entries.get(key).map(|entry| &entry.stored) {
-            Some(Stored::Record(record)) if record.tokens.contains(create.token) => {
-                return Created::Created { at: record.created };
-            }
-            Some(_) if Rule::CreateNeedsAbsence.holds() => return Created::Exists,
-            _ => {}
-        }
-        if now > create.not_after && Rule::NotAfter.holds() {
-            return Created::Late;
-        }
-        let wishes = create.wish.apply(Wishes::default(), now);
-        let record = Record {
-            tokens: Tokens::first(create.token),
-            proof: create.proof,
-            proved: now,
-            previous: None,
-            created: now,
-            seen: now,
-            wishes,
-            login: create.login.as_ref().map(|login| Box::new(login.at(now))),
-            fields: create.fields.clone(),
-        };
-        let deadline = create.life.deadline(now, now, &wishes);
-        shelf.put(key, Entry { stored: Stored::Record(record), deadline }, self.capacity);
-        Created::Created { at: now }
+        self.step(key, |there, now| create.on(there, now))
     }
 
     fn save_now(&self, key: &SessionKey, save: &Save) -> Saved {
-        let (now, mut shelf) = self.shelf();
-        let mut record = match shelf.entries.get(key).map(|entry| &entry.stored) {
-            Some(Stored::Record(record)) => record.clone(),
-            Some(Stored::Ended(tombstone)) if Rule::SaveStopsAtTombstone.holds() => return Saved::Ended(*tombstone),
-            None if Rule::SaveNeedsRecord.holds() => return Saved::Gone,
-            // Only where a test took one of the two rules out: the record rises again, as it does in other libraries.
-            _ => Record {
-                tokens: Tokens::first(save.base),
-                proof: save.proof,
-                proved: now,
-                previous: None,
-                created: now,
-                seen: now,
-                wishes: Wishes::default(),
-                login: None,
-                fields: Default::default(),
-            },
-        };
-        if save.life.deadline(record.created, record.seen, &record.wishes) <= now && Rule::DeadlinesAreChecked.holds() {
-            return Saved::Gone;
-        }
-        let own = save.token.iter().chain(&save.earlier).find(|token| record.tokens.contains(**token));
-        let ran_before = own.filter(|_| Rule::OwnTokenIsSaved.holds()).map(|own| record.tokens.before(*own));
-        if let Some(before) = ran_before
-            && Rule::OwnTokenComesFirst.holds()
-        {
-            let changed_the_proof = matches!(save.step, Step::Rotate(_) | Step::LogIn(..));
-            return Saved::Saved { before, at: if changed_the_proof { record.proved } else { now } };
-        }
-        if now > save.not_after && Rule::NotAfter.holds() {
-            return Saved::Late;
-        }
-        match right_of(save, &record, now) {
-            Right::Holds => {}
-            Right::LoggedInAlready => return Saved::LoggedInAlready,
-            Right::Replaced if !Rule::ProofMustHold.holds() => {}
-            Right::Replaced => return Saved::Replaced,
-        }
-        // Before all that, unless a test took the rule out.
-        if let Some(before) = ran_before {
-            return Saved::Saved { before, at: now };
-        }
-        if save.token.is_some() && !runs_on(save, &record) {
-            return Saved::Moved(Box::new(record));
-        }
-        let before = Some(record.tokens.newest());
-        if let Err(refusal) = carry_out(save, &mut record, now) {
-            if !Rule::RefusedWritesNothing.holds() {
-                set_what_can_be(save, &mut record);
-                let deadline = save.life.deadline(record.created, record.seen, &record.wishes);
-                shelf.put(key, Entry { stored: Stored::Record(record), deadline }, self.capacity);
-            }
-            return refusal;
-        }
-        let deadline = save.life.deadline(record.created, record.seen, &record.wishes);
-        shelf.put(key, Entry { stored: Stored::Record(record), deadline }, self.capacity);
-        Saved::Saved { before, at: now }
+        self.step(key, |there, now| save.on(there, now))
     }
 
     fn end_now(&self, key: &SessionKey, end: &End) -> Ended {
-        let (now, mut shelf) = self.shelf();
-        let answer = match shelf.entries.get(key).map(|entry| &entry.stored) {
-            Some(Stored::Ended(tombstone)) => return Ended::Already(*tombstone),
-            None if !end.reason.also_ends_what_is_to_come() || !Rule::AbsenceIsMarked.holds() => return Ended::Gone,
-            _ if now > end.not_after && Rule::NotAfter.holds() => return Ended::Late,
-            None => Ended::Gone,
-            Some(Stored::Record(record)) => match whose(&end.whose, record, now) {
-                Ended::Ended => Ended::Ended,
-                refusal => return refusal,
-            },
-        };
-        if !Rule::EndsLeaveATombstone.holds() {
-            shelf.remove(key);
-            return answer;
+        let ended = self.step(key, |there, now| end.on(there, now));
+        if ended == Ended::Ended && !Rule::EndsLeaveATombstone.holds() {
+            self.shelf().1.remove(key);
         }
-        let tombstone = Tombstone { reason: end.reason, at: now };
-        let entry = Entry { stored: Stored::Ended(tombstone), deadline: now + Tombstone::STAYS };
-        shelf.put(key, entry, self.capacity);
+        ended
+    }
+
+    fn step<A>(&self, key: &SessionKey, step: impl FnOnce(Option<&Stored>, Time) -> (A, Option<Kept>)) -> A {
+        let (now, mut shelf) = self.shelf();
+        let (answer, kept) = step(shelf.entries.get(key).map(|kept| &kept.stored), now);
+        if let Some(kept) = kept {
+            shelf.put(key, kept, self.capacity);
+        }
         answer
     }
 
@@ -264,96 +168,6 @@ impl MemoryStore {
         let (_, shelf) = self.shelf();
         let of_realm = shelf.entries.keys().filter(|key| key.handle().key(realm) == **key);
         Page { sessions: of_realm.cloned().collect(), next: None }
-    }
-}
-
-/// Whether this end is for this record: `Ended` if so.
-fn whose(whose: &Whose, record: &Record, now: Time) -> Ended {
-    match whose {
-        Whose::Nobodys(_) if record.login.is_some() && Rule::EndsNameTheirUser.holds() => Ended::Others,
-        Whose::Nobodys(proof) if *proof != record.proof && Rule::EndsNeedTheProof.holds() => Ended::Others,
-        Whose::Users(_) | Whose::ArrivedBefore(_) if record.login.is_none() => Ended::Nobodys,
-        Whose::Users(user) if record.user() != Some(user) && Rule::EndsNameTheirUser.holds() => Ended::Others,
-        Whose::ArrivedBefore(time) if record.login.as_ref().is_some_and(|login| login.arrived >= *time) => {
-            Ended::Others
-        }
-        Whose::Expired(life) if life.deadline(record.created, record.seen, &record.wishes) > now => Ended::Alive,
-        _ => Ended::Ended,
-    }
-}
-
-/// What a request's proof is good for.
-enum Right {
-    Holds,
-    LoggedInAlready,
-    Replaced,
-}
-
-fn right_of(save: &Save, record: &Record, now: Time) -> Right {
-    if save.proof == record.proof {
-        return Right::Holds;
-    }
-    let Some(previous) = record.previous.filter(|previous| previous.proof == save.proof) else {
-        return Right::Replaced;
-    };
-    match (&save.step, previous.by) {
-        (Step::Rotate(_), _) => Right::Replaced,
-        // Somebody was first, and made the same one.
-        (Step::Renew(new), ReplacedBy::Renewal | ReplacedBy::SeenRenewal) if *new != record.proof => Right::Replaced,
-        (_, ReplacedBy::Renewal | ReplacedBy::SeenRenewal) => Right::Holds,
-        (Step::LogIn(_, login), ReplacedBy::Login)
-            if record.user() == Some(&login.user) && (now - login.waited).since(previous.at) < Tombstone::STAYS =>
-        {
-            Right::LoggedInAlready
-        }
-        _ => Right::Replaced,
-    }
-}
-
-/// Whether a save may run on this version of the record.
-fn runs_on(save: &Save, record: &Record) -> bool {
-    if save.merges {
-        record.tokens.contains(save.base) || !Rule::MergesNeedARecentVersion.holds()
-    } else {
-        record.tokens.newest() == save.base || !Rule::EditsNeedTheirVersion.holds()
-    }
-}
-
-fn carry_out(save: &Save, record: &mut Record, now: Time) -> Result<(), Saved> {
-    for (name, change) in &save.changes.fields {
-        if let Change::Increment(by) = change {
-            let mut scratch = if save.changes.clear { Default::default() } else { record.fields.clone() };
-            scratch.increment(name, *by).map_err(|_| Saved::Refused(name.clone()))?;
-        }
-    }
-    let mut fields = record.fields.clone();
-    fields.apply(&save.changes).map_err(|_| Saved::TooLarge)?;
-    // On its very base the caller knows the size, and may shrink what was over the limit before.
-    if save.base != record.tokens.newest() && !save.changes.is_empty() && fields.size() > save.limit {
-        return Err(Saved::TooLarge);
-    }
-    record.fields = fields;
-    if save.renews {
-        record.seen = now;
-    }
-    record.wishes = save.wish.apply(record.wishes, now);
-    save.step.take(record, save.proof, now);
-    if let Some(token) = save.token.filter(|_| Rule::SavesPushTheirToken.holds()) {
-        record.tokens.push(token);
-    }
-    if save.token.is_none() && !Rule::TouchesPushNoToken.holds() {
-        let by_the_clock = format!("{:08}", now.as_millis() % 100_000_000);
-        record.tokens.push(Token::from_text(by_the_clock.as_bytes()).unwrap_or(save.base));
-    }
-    Ok(())
-}
-
-/// What a script leaves that gives up half-way: only where a test took out the rule that nothing is left.
-fn set_what_can_be(save: &Save, record: &mut Record) {
-    for (name, change) in &save.changes.fields {
-        if let Change::Set(value) = change {
-            record.fields.set(name.clone(), value.clone());
-        }
     }
 }
 

@@ -2,7 +2,12 @@
 //! on our layer, with [`TowerSessionsLayer`] inside it.
 
 mod bridge;
+mod from;
 mod layer;
 mod names;
+mod turns;
+mod under;
 
+pub use from::FromTowerSessions;
 pub use layer::{ResponseFuture, TowerSessions, TowerSessionsLayer};
+pub use under::UnderTowerSessions;

@@ -4,8 +4,10 @@
 
 #[path = "../../examples/axum_login/app.rs"]
 mod app;
+mod from;
 mod login;
 mod messages;
 mod place;
 mod session;
 mod tenants;
+mod under;

@@ -1,0 +1,336 @@
+//! Our store under their layer: what merges, what stays gone, what is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::routing::{MethodRouter, get};
+use redis_session::{Clock, MemoryStore, RedisStore};
+use redis_session_interop::tower_sessions::UnderTowerSessions;
+use redis_session_testkit::{Action, Browser, Proxy, RedisServer};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::sync::Barrier;
+use tower_sessions::session::{Id, Record};
+use tower_sessions::{Expiry, Session, SessionManagerLayer, SessionStore};
+
+const COOKIE: &str = "id";
+
+/// Runs a test on a store of ours in memory and on a Redis of its own.
+async fn on_both_stores(test: impl AsyncFn(UnderTowerSessions, Option<RedisServer>)) {
+    eprintln!("in memory:");
+    test(UnderTowerSessions::new(MemoryStore::new()), None).await;
+    eprintln!("on Redis:");
+    let redis = RedisServer::start();
+    let store = RedisStore::connect(&redis.url()).await.unwrap();
+    test(UnderTowerSessions::new(store), Some(redis)).await;
+}
+
+/// Handlers by name, under their own layer.
+fn app(store: UnderTowerSessions, routes: &[(&str, MethodRouter)]) -> Browser<Router> {
+    app_under(SessionManagerLayer::new(store), routes)
+}
+
+fn app_under(layer: SessionManagerLayer<UnderTowerSessions>, routes: &[(&str, MethodRouter)]) -> Browser<Router> {
+    let all = [("/add/{key}", get(add)), ("/show/{key}", get(show))];
+    let routes = all.iter().chain(routes);
+    let router = routes.fold(Router::new(), |router, (path, route)| router.route(path, route.clone()));
+    Browser::new(router.layer(layer))
+}
+
+async fn add(session: Session, Path(key): Path<String>) -> Result<(), StatusCode> {
+    session.insert(&key, true).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+async fn show(session: Session, Path(key): Path<String>) -> String {
+    session.get_value(&key).await.unwrap().unwrap_or_default().to_string()
+}
+
+async fn ok(browser: &Browser<Router>, path: &str) -> String {
+    let page = browser.get(path).await;
+    assert_eq!(page.status, 200, "{path}");
+    page.body
+}
+
+fn record(data: &[(&str, Value)], left: time::Duration) -> Record {
+    let data = data.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    Record { id: Id::default(), data, expiry_date: OffsetDateTime::now_utc() + left }
+}
+
+/// Without what travels in it.
+async fn loaded(store: &UnderTowerSessions, id: &Id) -> Option<Value> {
+    let mut record = store.load(id).await.unwrap()?;
+    assert_eq!(record.id, *id);
+    assert!(record.data.remove("@read").is_some());
+    Some(serde_json::to_value(record.data).unwrap())
+}
+
+const HOUR: time::Duration = time::Duration::HOUR;
+
+#[tokio::test]
+async fn their_layer_works_on_it_as_on_its_own_stores() {
+    on_both_stores(async |store, redis| {
+        let flush = get(async |session: Session| session.flush().await.unwrap());
+        let clear = get(async |session: Session| session.clear().await);
+        let cycle = get(async |session: Session| session.cycle_id().await.unwrap());
+        let twice = get(async |session: Session| {
+            session.insert("n", 1).await.unwrap();
+            session.save().await.unwrap();
+            session.insert("n", 2).await.unwrap();
+            session.load().await.unwrap();
+            assert_eq!(session.get::<u8>("n").await.unwrap(), Some(1), "as it was saved");
+            session.remove::<u8>("n").await.unwrap();
+            session.save().await.unwrap();
+        });
+        let routes = [("/flush", flush), ("/clear", clear), ("/cycle", cycle), ("/twice", twice)];
+        let browser = app(store.clone(), &routes);
+        assert_eq!(ok(&browser, "/show/a").await, "null");
+        assert_eq!(browser.cookie(COOKIE), None);
+        ok(&browser, "/add/a").await;
+        assert_eq!(ok(&browser, "/show/a").await, "true");
+        ok(&browser, "/twice").await;
+        assert_eq!((ok(&browser, "/show/n").await, ok(&browser, "/show/a").await), ("null".into(), "true".into()));
+
+        let old = browser.copy();
+        ok(&browser, "/cycle").await;
+        assert_ne!(old.cookie(COOKIE), browser.cookie(COOKIE));
+        assert_eq!((ok(&old, "/show/a").await, ok(&browser, "/show/a").await), ("null".into(), "true".into()));
+
+        ok(&browser, "/clear").await;
+        assert_eq!(ok(&browser, "/show/a").await, "null");
+        assert!(browser.cookie(COOKIE).is_some(), "the session stays");
+        ok(&browser, "/add/b").await;
+        let copy = browser.copy();
+        ok(&browser, "/flush").await;
+        assert_eq!(browser.cookie(COOKIE), None);
+        assert_eq!(ok(&copy, "/show/b").await, "null");
+        if let Some(redis) = redis {
+            let keys = redis.run(&["KEYS", "*"]).texts();
+            let is_a_tombstone = |key: &String| redis.run(&["HKEYS", key]).texts() == ["@ended"];
+            assert!(keys.iter().all(is_a_tombstone), "nothing else is left: {keys:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_hundred_parallel_edits_of_different_keys_are_all_kept() {
+    on_both_stores(async |store, _| {
+        let together = Arc::new(Barrier::new(200));
+        let edit = get(async move |session: Session, Path(n): Path<u32>| {
+            assert_eq!(session.get_value("first").await.unwrap(), Some(json!(true)));
+            together.wait().await;
+            session.insert(&format!("key{n}"), n).await.unwrap();
+        });
+        let browser = app(store.clone(), &[("/edit/{n}", edit)]);
+        ok(&browser, "/add/first").await;
+        let edits = (0..200).map(|n| {
+            let browser = browser.clone();
+            async move { browser.get(&format!("/edit/{n}")).await.status }
+        });
+        let statuses = futures_util::future::join_all(edits).await;
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 200);
+        let id: Id = browser.cookie(COOKIE).unwrap().parse().unwrap();
+        let kept = loaded(&store, &id).await.unwrap();
+        assert_eq!(kept.as_object().unwrap().len(), 201);
+        assert!((0..200).all(|n| kept[format!("key{n}")] == json!(n)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_request_did_not_change_it_does_not_write_back() {
+    on_both_stores(async |store, _| {
+        let mut first = record(&[("a", json!(1)), ("b", json!(1)), ("gone", json!(1))], HOUR);
+        store.create(&mut first).await.unwrap();
+        let mut slow = store.load(&first.id).await.unwrap().unwrap();
+        let mut fast = store.load(&first.id).await.unwrap().unwrap();
+        fast.data.insert("a".into(), json!(2));
+        fast.data.insert("new".into(), json!(2));
+        fast.data.remove("gone");
+        store.save(&fast).await.unwrap();
+        // More versions than a record keeps.
+        for n in 0..6 {
+            let mut record = store.load(&first.id).await.unwrap().unwrap();
+            record.data.insert("n".into(), json!(n));
+            store.save(&record).await.unwrap();
+        }
+        slow.data.insert("b".into(), json!(3));
+        store.save(&slow).await.unwrap();
+        let all = json!({"a": 2, "b": 3, "n": 5, "new": 2});
+        assert_eq!(loaded(&store, &first.id).await, Some(all));
+        // What was never read is cleared as a whole.
+        let cleared = Record { data: [("c".to_owned(), json!(1))].into(), ..slow };
+        store.save(&cleared).await.unwrap();
+        assert_eq!(loaded(&store, &first.id).await, Some(json!({"c": 1})));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn r38_a_session_that_is_gone_stays_gone_and_nobody_gets_a_500() {
+    on_both_stores(async |store, _| {
+        let meanwhile = Arc::new(Barrier::new(2));
+        let slow = {
+            let meanwhile = meanwhile.clone();
+            get(async move |session: Session| {
+                session.insert("b", true).await.unwrap();
+                meanwhile.wait().await;
+                meanwhile.wait().await;
+            })
+        };
+        let flush = get(async |session: Session| session.flush().await.unwrap());
+        let browser = app(store.clone(), &[("/slow", slow), ("/flush", flush)]);
+        ok(&browser, "/add/a").await;
+        let (copy, id) = (browser.copy(), browser.cookie(COOKIE).unwrap().parse().unwrap());
+        let (page, ()) = tokio::join!(browser.get("/slow"), async {
+            meanwhile.wait().await;
+            ok(&copy, "/flush").await;
+            meanwhile.wait().await;
+        });
+        assert_eq!(page.status, 200);
+        assert_eq!(loaded(&store, &id).await, None);
+        assert_eq!(ok(&browser, "/show/b").await, "null");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_session_takes_no_other_s_place() {
+    on_both_stores(async |store, _| {
+        let mut first = record(&[("a", json!(1))], HOUR);
+        store.create(&mut first).await.unwrap();
+        let mut second = Record { data: [("b".to_owned(), json!(2))].into(), ..first.clone() };
+        store.create(&mut second).await.unwrap();
+        assert_ne!(second.id, first.id);
+        assert_eq!(loaded(&store, &first.id).await, Some(json!({"a": 1})));
+        assert_eq!(loaded(&store, &second.id).await, Some(json!({"b": 2})));
+        // Nor that of one which has ended: what is still on its way to it would write to the new one.
+        store.delete(&first.id).await.unwrap();
+        let mut third = Record { data: [("c".to_owned(), json!(3))].into(), ..first.clone() };
+        store.create(&mut third).await.unwrap();
+        assert_ne!(third.id, first.id);
+        assert_eq!(loaded(&store, &first.id).await, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn r68_redis_holds_nothing_that_works_as_a_cookie() {
+    let redis = RedisServer::start();
+    let store = UnderTowerSessions::new(RedisStore::connect(&redis.url()).await.unwrap());
+    let browser = app(store, &[]);
+    ok(&browser, "/add/a").await;
+    let id = browser.cookie(COOKIE).unwrap();
+    let key = redis.run(&["KEYS", "*"]).texts().remove(0);
+    let place = key.strip_prefix("sess:tower-sessions:").unwrap();
+    let all = redis.run(&["HGETALL", &key]).map();
+    assert_eq!(all.keys().collect::<Vec<_>>(), ["@", "a"]);
+    assert!(!format!("{key} {all:?}").contains(&id));
+    for text in all["@"].split(' ').chain([place]).filter(|word| word.len() == 22) {
+        let thief = browser.stranger();
+        thief.set_cookie(COOKIE, text);
+        assert_eq!(ok(&thief, "/show/a").await, "null", "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_at_the_expiry_date_of_its_last_save() {
+    let clock = Clock::manual();
+    let store = UnderTowerSessions::new(MemoryStore::new().clock(clock.clone()));
+    let layer = SessionManagerLayer::new(store.clone())
+        .with_expiry(Expiry::OnInactivity(time::Duration::minutes(10)))
+        .with_always_save(true);
+    let browser = app_under(layer, &[]);
+    ok(&browser, "/add/a").await;
+    for _ in 0..5 {
+        clock.advance(Duration::from_secs(9 * 60));
+        assert_eq!(ok(&browser, "/show/a").await, "true");
+    }
+    clock.advance(Duration::from_secs(11 * 60));
+    assert_eq!(ok(&browser, "/show/a").await, "null");
+}
+
+#[tokio::test]
+async fn r52_expiry_dates_in_the_past_or_beyond_all_bounds_are_harmless() {
+    let clock = Clock::manual();
+    let store = UnderTowerSessions::new(MemoryStore::new().clock(clock.clone()));
+    let mut past = record(&[("a", json!(1))], -HOUR);
+    store.create(&mut past).await.unwrap();
+    assert_eq!(loaded(&store, &past.id).await, None);
+
+    let end_of_time = time::PrimitiveDateTime::MAX.assume_utc();
+    let mut endless = Record { expiry_date: end_of_time, ..record(&[("a", json!(1))], HOUR) };
+    store.create(&mut endless).await.unwrap();
+    clock.advance(Duration::from_secs(399 * 86_400));
+    assert_eq!(loaded(&store, &endless.id).await, Some(json!({"a": 1})));
+    clock.advance(Duration::from_secs(2 * 86_400));
+    assert_eq!(loaded(&store, &endless.id).await, None);
+
+    let mut living = record(&[("a", json!(1))], HOUR);
+    store.create(&mut living).await.unwrap();
+    store.save(&Record { expiry_date: time::PrimitiveDateTime::MIN.assume_utc(), ..living.clone() }).await.unwrap();
+    assert_eq!(loaded(&store, &living.id).await, None);
+}
+
+#[tokio::test]
+async fn a_write_whose_reply_was_lost_is_made_once() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(redis.address());
+    let store = UnderTowerSessions::new(RedisStore::connect(&proxy.url()).await.unwrap());
+    let browser = app(store, &[]);
+    for key in ["created", "saved"] {
+        proxy.fault_next("EVALSHA", Action::DropReply);
+        ok(&browser, &format!("/add/{key}")).await;
+        assert_eq!(ok(&browser, &format!("/show/{key}")).await, "true");
+    }
+    assert_eq!(redis.run(&["DBSIZE"]).int(), 1);
+}
+
+#[tokio::test]
+async fn reserved_names_and_too_much_are_refused_and_nothing_is_lost() {
+    on_both_stores(async |store, _| {
+        let store = store.size_limit(100);
+        let browser = app(store.clone(), &[]);
+        ok(&browser, "/add/a").await;
+        assert_eq!(browser.get("/add/@").await.status, 500);
+        assert_eq!(browser.get(&format!("/add/{}", "x".repeat(100))).await.status, 500);
+        assert_eq!(ok(&browser, "/show/a").await, "true");
+        let id: Id = browser.cookie(COOKIE).unwrap().parse().unwrap();
+        let refusal = async |name: &str| {
+            let mut record = store.load(&id).await.unwrap().unwrap();
+            record.data.insert(name.to_owned(), json!(true));
+            store.save(&record).await.unwrap_err().to_string()
+        };
+        assert!(
+            refusal("@user").await.contains("names that begin with \"@\" are reserved: give \"@user\" another one")
+        );
+        assert!(refusal(&"y".repeat(99)).await.contains("limit of 100 bytes"));
+        assert_eq!(loaded(&store, &id).await, Some(json!({"a": true})));
+        let mut new = record(&[("@", json!(1))], HOUR);
+        assert!(store.create(&mut new).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_redis_is_away_requests_fail_and_no_session_is_lost() {
+    let redis = RedisServer::start();
+    let store = UnderTowerSessions::new(RedisStore::connect(&redis.url()).await.unwrap());
+    let browser = app(store.clone(), &[]);
+    ok(&browser, "/add/a").await;
+    let id: Id = browser.cookie(COOKIE).unwrap().parse().unwrap();
+    redis.pause();
+    assert!(store.load(&id).await.is_err());
+    assert_eq!(browser.get("/add/b").await.status, 500);
+    assert!(browser.cookie(COOKIE).is_some());
+    redis.resume();
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while store.load(&id).await.is_err() {
+        assert!(std::time::Instant::now() < until, "it does not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(ok(&browser, "/show/a").await, "true");
+}
