@@ -4,6 +4,7 @@
 
 #[path = "../../examples/axum_login/app.rs"]
 mod app;
+mod differences;
 mod login;
 mod messages;
 mod place;
