@@ -15,6 +15,10 @@ use super::sides::{Place, Setting, Side};
 
 /// Longer than any deadline of ours, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Ours by default.
+const DEADLINE: Duration = Duration::from_millis(250);
+/// Where nothing befalls Redis: a busy machine is no outage.
+const LONG_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What a case does next. Requests are made by the visitor of the moment, at first one without a cookie. A request whose
 /// answer is not a 200 is always part of what is observed.
@@ -91,6 +95,12 @@ pub(super) enum Happens {
     Refuses,
 }
 
+impl Happens {
+    fn is_outage(self) -> bool {
+        matches!(self, Self::Frozen | Self::Away | Self::ReadOnly | Self::Refuses)
+    }
+}
+
 /// What one side has shown.
 pub(super) struct Seen {
     pub(super) text: String,
@@ -100,7 +110,9 @@ pub(super) struct Seen {
 
 /// Goes through the steps on one side.
 pub(super) async fn run(side: Side, setting: Setting, steps: &[Step]) -> Seen {
-    let place = Place::open(side, setting).await;
+    let is_outage = |step: &Step| matches!(step, Step::Redis(happens) if happens.is_outage());
+    let deadline = if steps.iter().any(is_outage) { DEADLINE } else { LONG_DEADLINE };
+    let place = Place::open(side, setting, deadline).await;
     let mut run = Run {
         visitors: HashMap::from([("", Browser::new(place.app.clone()))]),
         visitor: "",

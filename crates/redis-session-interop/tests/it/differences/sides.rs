@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use redis_session::{Cookie, IfUnavailable, KeyRing, RedisSessionLayer, SameSite};
+use axum::{Extension, Router};
+use redis_session::{Cookie, IfUnavailable, KeyRing, RedisSessionLayer, RedisStore, SameSite};
 use redis_session_interop::tower_sessions::TowerSessionsLayer;
 use redis_session_testkit::{Proxy, RedisServer};
 use tower_sessions::cookie::SameSite as TheirSameSite;
 use tower_sessions::{Expiry, SessionManagerLayer};
-use tower_sessions_redis_store::RedisStore;
+use tower_sessions_redis_store::RedisStore as TheirStore;
 use tower_sessions_redis_store::fred::prelude::{ClientLike as _, Config, Pool, ReconnectPolicy};
 
 use super::handler::{Gates, router, typed_router};
@@ -56,7 +56,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) async fn open(side: Side, setting: Setting) -> Self {
+    /// `deadline` is what Redis may take on our side.
+    pub(super) async fn open(side: Side, setting: Setting, deadline: Duration) -> Self {
         let redis = RedisServer::start();
         let proxy = Proxy::start(redis.address());
         let gates = Arc::new(Gates::default());
@@ -66,7 +67,12 @@ impl Place {
                 (theirs(setting, pool.clone(), &gates), theirs(setting, pool, &gates))
             }
             Side::Ours | Side::Typed => {
-                (ours(side, setting, &proxy.url(), &gates).await, ours(side, setting, &proxy.url(), &gates).await)
+                let layer = async || {
+                    let store = RedisStore::options(&proxy.url()).deadline(deadline);
+                    let store = store.connect_deadline(Duration::from_secs(20)).connect().await.unwrap();
+                    RedisSessionLayer::with_store(store, KeyRing::random().unwrap())
+                };
+                (ours(side, setting, layer().await, &gates), ours(side, setting, layer().await, &gates))
             }
         };
         let cookie = match (setting, side) {
@@ -92,7 +98,7 @@ async fn pool(url: &str) -> Pool {
 }
 
 fn theirs(setting: Setting, pool: Pool, gates: &Arc<Gates>) -> Router {
-    let layer = SessionManagerLayer::new(RedisStore::new(pool));
+    let layer = SessionManagerLayer::new(TheirStore::new(pool));
     let half_an_hour = Expiry::OnInactivity(time::Duration::minutes(30));
     let layer = match setting {
         Setting::Nothing => layer,
@@ -104,12 +110,10 @@ fn theirs(setting: Setting, pool: Pool, gates: &Arc<Gates>) -> Router {
     router(gates.clone()).layer(layer)
 }
 
-async fn ours(side: Side, setting: Setting, url: &str, gates: &Arc<Gates>) -> Router {
-    let layer = RedisSessionLayer::connect(url, KeyRing::random().unwrap()).await.unwrap();
+fn ours(side: Side, setting: Setting, layer: RedisSessionLayer, gates: &Arc<Gates>) -> Router {
     let layer = match setting {
-        Setting::Nothing | Setting::HalfAnHour | Setting::AlwaysSave | Setting::Users => layer,
+        Setting::Nothing | Setting::HalfAnHour | Setting::AlwaysSave | Setting::Users | Setting::Anonymous => layer,
         Setting::Seconds(seconds) => layer.expiry(redis_session::Expiry::idle(Duration::from_secs(seconds.into()))),
-        Setting::Anonymous => layer.if_unavailable(IfUnavailable::Anonymous),
         Setting::Cookie => layer.cookie(Cookie::named("sid").path("/shop").same_site(SameSite::Lax)),
     };
     let router = if side == Side::Typed { typed_router(gates.clone()) } else { router(gates.clone()) };
@@ -117,5 +121,9 @@ async fn ours(side: Side, setting: Setting, url: &str, gates: &Arc<Gates>) -> Ro
         Setting::Users => TowerSessionsLayer::new().user("user", |user| user.as_str().map(str::to_owned)),
         _ => TowerSessionsLayer::new(),
     };
-    router.layer(extractor).layer(layer)
+    let router = router.layer(extractor);
+    match setting {
+        Setting::Anonymous => router.layer(Extension(IfUnavailable::Anonymous)).layer(layer),
+        _ => router.layer(layer),
+    }
 }
