@@ -19,5 +19,6 @@ mod guides {
         callbacks: "../docs/callbacks.md",
         csrf: "../docs/csrf.md",
         testing: "../docs/testing.md",
+        from_axum_session_and_actix_session: "../docs/from-axum-session-and-actix-session.md",
     }
 }
