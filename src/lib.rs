@@ -21,5 +21,6 @@ mod guides {
         tenants: "../docs/tenants.md",
         testing: "../docs/testing.md",
         start_and_stop: "../docs/start-and-stop.md",
+        from_axum_session_and_actix_session: "../docs/from-axum-session-and-actix-session.md",
     }
 }

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod csrf;
+mod depth;
 mod edit;
 mod error;
 mod expiry;

@@ -36,3 +36,8 @@
 
 #[cfg(feature = "tower-sessions")]
 pub mod tower_sessions;
+
+/// The guide, compiled.
+#[cfg(all(doctest, feature = "tower-sessions"))]
+#[doc = include_str!("../../../docs/from-tower-sessions.md")]
+mod guide {}

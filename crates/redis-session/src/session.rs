@@ -217,8 +217,8 @@ impl<L> Session<Untyped, L> {
     /// Sets a field. Merges: it does not depend on what was read, so it is right on any version.
     ///
     /// # Errors
-    /// `is_field`: the value cannot be JSON, or the name begins with `@`. `is_too_large`: over the limit.
-    /// `is_committed`: the response has left.
+    /// `is_field`: the value cannot be JSON, or is nested deeper than 127 levels, which could not be read again; or the name
+    /// begins with `@`. `is_too_large`: over the limit. `is_committed`: the response has left.
     pub fn insert<V: Serialize + ?Sized>(&self, name: &str, value: &V) -> Result<(), Error> {
         Ok(self.handle.editable()?.insert(name, value)?)
     }

@@ -313,6 +313,28 @@ fn a_reserved_name_is_refused() {
 }
 
 #[test]
+fn a_value_that_is_too_deep_to_be_read_again_is_refused_and_changes_nothing() {
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Tree {
+        tree: Value,
+    }
+    let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    let mut working = Working::new(fields(json!({"tree": 1})));
+    let mut view = View::<Tree>::open(&mut working).unwrap();
+    let refused = [
+        working.insert("tree", &deep(128)).unwrap_err(),
+        view.update(&mut working, move |tree| tree.tree = deep(128)).unwrap_err(),
+    ];
+    for error in refused {
+        assert!(error.is_field() && error.to_string().contains("field \"tree\" is nested deeper"), "{error}");
+    }
+    assert!(!working.is_edited() && view.tree == json!(1));
+    view.update(&mut working, move |tree| tree.tree = deep(127)).unwrap();
+    assert_eq!(working.get::<Value>("tree").unwrap(), Some(deep(127)));
+}
+
+#[test]
 fn two_views_and_plain_edits_share_one_working_copy() {
     let mut working = Working::new(fields(json!({"visits": 1})));
     let mut visitor = View::<Visitor>::open(&mut working).unwrap();

@@ -4,10 +4,6 @@
 
 #[path = "../../examples/axum_login/app.rs"]
 mod app;
+mod differences;
+mod differences;
 mod from;
-mod login;
-mod messages;
-mod place;
-mod session;
-mod tenants;
-mod under;
