@@ -30,7 +30,7 @@ const OTHERS: Duration = Duration::from_millis(20);
 
 /// All that a store needs to know of where its servers are.
 pub(crate) enum Topology {
-    Single(Target, Arc<Node>),
+    Single(Arc<Target>, Arc<Node>),
     Cluster(Cluster),
     Sentinels(Sentinels),
 }
@@ -45,7 +45,7 @@ impl Topology {
                     probe(&way.target, settings, "TIME").await?;
                     node.connected(by).await.map_err(Failure::of_read)?;
                 }
-                Ok(Self::Single(way.target.clone(), node))
+                Ok(Self::Single(Arc::new(way.target.clone()), node))
             }
             Shape::Cluster => Cluster::start(way, settings, wait_by).await.map(Self::Cluster),
             Shape::Sentinel(name) => Sentinels::start(way, name, settings, wait_by).await.map(Self::Sentinels),
@@ -63,7 +63,7 @@ impl Topology {
     /// A server that hears of everything that any of them publishes. `None`: none is well.
     pub(crate) fn listening_post(&self) -> Option<Target> {
         match self {
-            Self::Single(target, _) => Some(target.clone()),
+            Self::Single(target, _) => Some(Target::clone(target)),
             Self::Cluster(cluster) => cluster.listening_post(),
             Self::Sentinels(sentinels) => sentinels.listening_post(),
         }

@@ -5,5 +5,10 @@
 #[path = "../../examples/axum_login/app.rs"]
 mod app;
 mod differences;
-mod differences;
 mod from;
+mod login;
+mod messages;
+mod place;
+mod session;
+mod tenants;
+mod under;

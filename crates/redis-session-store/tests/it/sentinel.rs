@@ -1,5 +1,7 @@
 //! The store behind Sentinels: the contract, failovers by hand and by need, Sentinels that are silent.
 
+#![allow(clippy::print_stdout)] // figures
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
