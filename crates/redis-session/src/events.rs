@@ -43,6 +43,8 @@ pub enum Event {
     Refused(Refusal),
     /// A [`CsrfLayer`](crate::CsrfLayer) let a request not through.
     RequestRefused(CsrfRefusal),
+    /// A session of the software that was here before was taken over.
+    TakenOver,
     /// The edits of a request were dropped.
     Dropped(Why),
     /// The store failed, or its record was refused.
@@ -134,6 +136,7 @@ impl Event {
             Self::Touched => "touched",
             Self::Rotated => "rotated",
             Self::Remembered => "remembered",
+            Self::TakenOver => "taken over",
             Self::LoggedIn => "logged in",
             Self::LoginRefused => "login refused",
             Self::LoggedOut => "logged out",

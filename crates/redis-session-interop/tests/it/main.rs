@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod adopt;
 #[path = "../../examples/axum_login/app.rs"]
 mod app;
 mod from;
 mod login;
 mod messages;
 mod place;
+mod rolling;
 mod session;
 mod under;
