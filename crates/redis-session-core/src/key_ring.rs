@@ -265,6 +265,17 @@ impl Signer {
         new.copy_from_slice(&mac.finalize().into_bytes()[..16]);
         id.proved_by(new)
     }
+
+    /// The id under which a session of other software goes on, whose own id this is: the same for all requests that come
+    /// with it, on whatever server, so that they meet in one session. `from` names the software.
+    ///
+    /// By the oldest key of the ring, so that it stays the same when a new key comes first; when the oldest is dropped,
+    /// it changes.
+    pub fn taken_over(&self, from: &str, old: &[u8]) -> SessionId {
+        let key = self.keys.last().unwrap_or(&self.keys[0]);
+        let mac = with_parts(key.proofs.clone(), [b"taken over", from.as_bytes(), old]);
+        SessionId::from_bytes(&mac.finalize().into_bytes().into())
+    }
 }
 
 impl Signer {
@@ -413,6 +424,22 @@ mod tests {
         let text = keys.signer("ab", "c").sign(&SessionId::random(&Random::system()).unwrap());
         for (realm, name) in [("ab", "d"), ("x", "c"), ("a", "bc"), ("abc", ""), ("", "abc")] {
             assert_eq!(keys.signer(realm, name).verify(text.as_bytes()), Err(Unverified::BadSignature));
+        }
+    }
+
+    #[test]
+    fn what_is_taken_over_has_one_id_on_all_servers_and_while_keys_change() {
+        let taken = |ring: KeyRing, realm, from, old: &[u8]| ring.signer(realm, "id").taken_over(from, old).bytes();
+        let here = taken(ring(1), "main", "theirs", b"old");
+        assert_eq!(here, taken(ring(1), "main", "theirs", b"old"));
+        assert_eq!(here, taken(ring(2).previous(key(1)).unwrap(), "main", "theirs", b"old"), "a newer key signs");
+        for other in [
+            taken(ring(2), "main", "theirs", b"old"),
+            taken(ring(1), "office", "theirs", b"old"),
+            taken(ring(1), "main", "theirsold", b""),
+            taken(ring(1), "main", "theirs", b"older"),
+        ] {
+            assert_ne!(here, other);
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! | feature | what there is |
 //! | --- | --- |
-//! | `tower-sessions` | `tower_sessions`: their `Session` on our layer, for axum-login, axum-messages and handlers of one's own |
+//! | `tower-sessions` | `tower_sessions`: their `Session` on our layer, for axum-login, axum-messages and handlers of one's own; our stores under their layer; their stores under ours; and their sessions taken over, live |
 //!
 //! Whatever extracts a `tower_sessions::Session` works unchanged, here a handler of one's own; for axum-login see
 //! `TowerSessionsLayer::axum_login`:

@@ -174,6 +174,11 @@ impl Cookie {
         self.build(signer.sign(id), max_age)
     }
 
+    /// The cookie beside this one that leads to a session which was taken over.
+    pub(crate) fn moved(&self) -> Self {
+        Self { name: format!("{}-moved", self.name), ..self.clone() }
+    }
+
     /// The Set-Cookie line that takes the cookie away.
     pub(crate) fn removal(&self) -> HeaderValue {
         self.build(String::new(), Some(CookieDuration::ZERO))

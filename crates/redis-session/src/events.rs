@@ -43,6 +43,8 @@ pub enum Event {
     Refused(Refusal),
     /// A [`CsrfLayer`](crate::CsrfLayer) let a request not through.
     RequestRefused(CsrfRefusal),
+    /// A session of the software that was here before was taken over.
+    TakenOver,
     /// The edits of a request were dropped.
     Dropped(Why),
     /// A request of no known tenant asked for a session. See [`RedisSessionLayer::tenants`](crate::RedisSessionLayer::tenants).
@@ -136,6 +138,7 @@ impl Event {
             Self::Touched => "touched",
             Self::Rotated => "rotated",
             Self::Remembered => "remembered",
+            Self::TakenOver => "taken over",
             Self::LoggedIn => "logged in",
             Self::LoginRefused => "login refused",
             Self::LoggedOut => "logged out",

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, Span};
 
+use crate::adopt;
 use crate::error::Error;
 use crate::events::{Event, Refusal};
 use crate::layer::{IfReused, Settings};
@@ -59,7 +60,11 @@ pub(crate) struct State {
     pub(crate) doubt: Option<Error>,
     /// Whether the request's cookie was looked at.
     pub(crate) cookie_read: bool,
-    /// Whether a cookie of our name came along.
+    /// Whether the id is that of a session that was, or is to be, taken over: a cookie beside our own has led to it.
+    pub(crate) adopts: bool,
+    /// Whether the response tells the browser so, in a cookie of its own.
+    pub(crate) tells_moved: bool,
+    /// Whether a cookie of our name came along, or one of the software of before.
     pub(crate) presented: bool,
     /// Why this request ended the session. `None`: it did not.
     pub(crate) ended_here: Option<Reason>,
@@ -178,6 +183,8 @@ impl Handle {
             wish: WishChange::default(),
             doubt: None,
             cookie_read: false,
+            adopts: false,
+            tells_moved: false,
             presented: false,
             ended_here: None,
             outgoing: Outgoing::Nothing,
@@ -305,12 +312,13 @@ impl Handle {
         if let Some(refusal) = scanned.refusal {
             self.tell(Event::Refused(refusal));
         }
-        scanned.id
+        scanned.id.or_else(|| adopt::presented(self))
     }
 
     async fn read_cookie_and_store(&self) -> Result<(), Error> {
         let found = match &self.presented_id() {
             None => Ok(Found::Absent),
+            Some(id) if self.settings.predecessor.is_some() => adopt::look_up(self, id).await,
             Some(id) => self.look_up(id).instrument(self.span("load")).await,
         };
         self.take_in(found)?;
@@ -375,22 +383,40 @@ impl Handle {
         }
     }
 
-    /// What the store has for an id.
+    /// What the store has for an id, and tells where that is no session.
     pub(crate) async fn look_up(&self, id: &SessionId) -> Result<Found, Error> {
+        let found = self.look(id).await?;
+        match &found {
+            Found::Replaced { by: Some(Successor::Renewal(user)), .. } => self.reused(&self.key(id), user).await,
+            found => self.tell_of_refusal(found),
+        }
+        Ok(found)
+    }
+
+    /// What the store has for an id.
+    pub(crate) async fn look(&self, id: &SessionId) -> Result<Found, Error> {
         let (key, store) = (self.key(id), &self.settings.store);
         let stored = store.load(&key).await.map_err(|error| self.store_failed(error))?;
         let found = look_at(stored, id.proof(), &self.life(), store.now(), self.waited());
         if matches!(found, Found::Expired) {
             self.end_expired(&key).await;
         }
-        match &found {
+        Ok(found)
+    }
+
+    /// Tells why a cookie led to no session.
+    pub(crate) fn tell_of_refusal(&self, found: &Found) {
+        match found {
             Found::Gone => self.tell(Event::Refused(Refusal::Unknown)),
             Found::Ended { .. } => self.tell(Event::Refused(Refusal::Ended)),
-            Found::Replaced { by: Some(Successor::Renewal(user)), .. } => self.reused(&key, user).await,
             Found::Replaced { .. } => self.tell(Event::Refused(Refusal::Replaced)),
             Found::Absent | Found::Expired | Found::Alive(_) => {}
         }
-        Ok(found)
+    }
+
+    /// The request's Cookie lines.
+    pub(crate) fn cookies(&self) -> &CookieLines {
+        &self.cookies
     }
 
     /// Somebody has a copy of an old cookie of this session.

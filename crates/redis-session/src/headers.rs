@@ -4,6 +4,7 @@ use http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::handle::{Handle, Outgoing};
+use crate::scan::has;
 
 /// Writes what this request's session asks for. Somebody asked for it.
 pub(crate) fn write(handle: &Handle, headers: &mut HeaderMap) {
@@ -21,7 +22,19 @@ pub(crate) fn write(handle: &Handle, headers: &mut HeaderMap) {
             (Outgoing::Give, Some(id)) => {
                 cookie.line(state.offer.as_ref().unwrap_or(id), &handle.settings.signer, handle.max_age(&state))
             }
-            (Outgoing::Remove, _) => cookie.removal(),
+            (Outgoing::Remove, _) => {
+                // Those beside it would lead to it as well.
+                let old = handle.settings.predecessor.as_ref().map(|predecessor| predecessor.cookie().clone());
+                for old in old.into_iter().flat_map(|old| [old, cookie.moved()]) {
+                    if has(handle.cookies(), old.name()) {
+                        headers.append(SET_COOKIE, old.removal());
+                    }
+                }
+                cookie.removal()
+            }
+            (Outgoing::Nothing, Some(id)) if state.tells_moved => {
+                cookie.moved().line(id, &handle.settings.moved_signer, handle.max_age(&state))
+            }
             _ => return,
         }
     };

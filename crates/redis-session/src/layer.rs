@@ -12,6 +12,7 @@ use redis_session_store::{RedisStore, fred};
 use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 
+use crate::adopt::Predecessor;
 use crate::cookie::Cookie;
 use crate::ended::Watchers;
 use crate::ending::{ENDS_ARE_TRIED_FOR, LONGEST_PAUSE};
@@ -83,6 +84,8 @@ pub(crate) struct Settings {
     pub(crate) store: Arc<dyn Store>,
     keys: KeyRing,
     pub(crate) signer: Signer,
+    /// Signs the cookie of sessions that were taken over.
+    pub(crate) moved_signer: Signer,
     pub(crate) cookie: Cookie,
     pub(crate) realm: Arc<str>,
     pub(crate) expiry: Expiry,
@@ -96,6 +99,8 @@ pub(crate) struct Settings {
     pub(crate) log_in_page: Option<String>,
     /// Where who has to prove once more who he is is sent. `None`: nowhere.
     pub(crate) step_up_page: Option<String>,
+    /// Whose sessions are taken over. `None`: nobody's.
+    pub(crate) predecessor: Option<Arc<dyn Predecessor>>,
     pub(crate) save_on: SaveOn,
     pub(crate) if_not_saved: IfNotSaved,
     pub(crate) random: Random,
@@ -223,6 +228,7 @@ impl RedisSessionLayer {
         let settings = Settings {
             store: Arc::new(store),
             signer: keys.signer(realm, cookie.name()),
+            moved_signer: keys.signer(realm, cookie.moved().name()),
             keys,
             cookie,
             realm: realm.into(),
@@ -234,6 +240,7 @@ impl RedisSessionLayer {
             log_in_page: None,
             step_up_page: None,
             renew: Renew::default(),
+            predecessor: None,
             save_on: SaveOn::default(),
             if_not_saved: IfNotSaved::default(),
             random: Random::system(),
@@ -322,6 +329,36 @@ impl<L> RedisSessionLayer<L> {
         self.with(|settings| settings.if_not_saved = if_not_saved)
     }
 
+    /// Takes over the sessions of the software that was here before, one by one as their visitors come, so that a move logs
+    /// nobody out. Default: none are.
+    ///
+    /// Who comes without a living session of this layer, and with the cookie of before, goes on in a session of this layer
+    /// with what the old one held: its fields, its user, the time that it had left. That happens once, however many
+    /// requests come at the same time and on whatever servers: the new id is derived from the old one by the oldest key of
+    /// the ring, so all of them meet in one session, and it is created only where there was none. Then the old one is
+    /// removed. A process may die at any point in between; whoever comes next goes on from there.
+    ///
+    /// The browser gets the new id in a cookie beside this layer's own: its name with `-moved` behind it (`__Host-id-moved`),
+    /// which a balancer can go by. This layer's own comes with a login or another new id: before that, it could take the
+    /// place of the one that the answer to a parallel login has brought. It counts before the one beside it, and that before
+    /// the old one, which leads to the same session. Both work until a login, [`rotate`](crate::Session::rotate) or a
+    /// timed renewal replaces the session's first id; a logout takes all of them away.
+    ///
+    /// While sessions move, keep the oldest key in the ring, the realm and the cookie's name as they are.
+    ///
+    /// # Errors
+    /// A session of before that cannot be read is an error of the request that came with it, like one of this layer.
+    /// What is over [`size_limit`](Self::size_limit) is `is_too_large`. Nothing is removed then.
+    ///
+    /// # Security
+    /// The user of an old session is logged in here by its word alone, without a check of his own. Whoever can write
+    /// to the store of before could do as much there. "Log out everywhere" does not reach sessions that were not taken over
+    /// yet, but for those that come within two minutes: they are ended.
+    pub fn adopt(self, predecessor: impl Predecessor) -> Self {
+        let predecessor: Arc<dyn Predecessor> = Arc::new(predecessor);
+        self.with(|settings| settings.predecessor = Some(predecessor))
+    }
+
     /// Tells an observer what happens to sessions. Each call adds one.
     pub fn observer(self, observer: impl Observer) -> Self {
         let observer = Arc::new(observer);
@@ -387,7 +424,7 @@ impl<L> RedisSessionLayer<L> {
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         let settings = Arc::make_mut(&mut self.settings);
         change(settings);
-        settings.derive_signer();
+        settings.derive_signers();
         settings.tenants = settings.tenants.as_ref().map(Tenants::afresh);
         self
     }
@@ -397,6 +434,13 @@ impl Settings {
     fn check(&self) -> Result<(), Error> {
         self.cookie.check()?;
         self.expiry.check()?;
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.cookie().check()?;
+            if [self.cookie.name(), self.cookie.moved().name()].contains(&predecessor.cookie().name()) {
+                let message = "the cookie of the sessions that are taken over has the name of this layer's own: give this layer's another one";
+                return Err(Error::new(Kind::Config, message));
+            }
+        }
         [&self.log_in_page, &self.step_up_page].into_iter().flatten().try_for_each(|page| check_page(page))?;
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
         if !(1..=32).contains(&self.realm.len()) || !self.realm.bytes().all(fits) {
@@ -407,8 +451,9 @@ impl Settings {
     }
 
     /// To be called where the realm or the cookie's name is another one now.
-    pub(crate) fn derive_signer(&mut self) {
+    pub(crate) fn derive_signers(&mut self) {
         self.signer = self.keys.signer(&self.realm, self.cookie.name());
+        self.moved_signer = self.keys.signer(&self.realm, self.cookie.moved().name());
     }
 
     /// The index of users' sessions.

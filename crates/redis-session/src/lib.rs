@@ -59,6 +59,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adopt;
 mod clear;
 mod client;
 mod commit;
@@ -94,6 +95,7 @@ pub use redis_session_core::{
 pub use redis_session_store::Tls;
 pub use redis_session_store::{Advice, RedisStore, RedisStoreOptions, fred};
 
+pub use crate::adopt::{Lives, OldSession, Predecessor};
 pub use crate::clear::ClearSiteData;
 pub use crate::cookie::{Cookie, SameSite};
 pub use crate::csrf::{Csrf, CsrfFuture, CsrfLayer, CsrfToken};

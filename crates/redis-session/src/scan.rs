@@ -83,6 +83,42 @@ pub(crate) fn scan(lines: &CookieLines, name: &str, signer: &Signer) -> Scanned 
     scanned
 }
 
+/// What the cookies of another software's name stand for. `None`: there is none. What is refused counts only where nothing
+/// else is found.
+///
+/// # Errors
+/// There are none but refused ones, several that stand for different things, or too many.
+pub(crate) fn scan_foreign<T: PartialEq>(
+    lines: &CookieLines,
+    name: &str,
+    read: impl Fn(&[u8]) -> Result<T, Refusal>,
+) -> Result<Option<T>, Refusal> {
+    if lines.iter().map(<[u8]>::len).sum::<usize>() > LONGEST {
+        return Err(Refusal::HeaderTooLarge);
+    }
+    let (mut found, mut refusal) = (None, None);
+    for (nth, value) in lines.iter().flat_map(|line| values(line, name.as_bytes())).enumerate() {
+        if nth == CANDIDATES {
+            return Err(Refusal::SeveralIds);
+        }
+        match (read(value), &found) {
+            (Ok(one), None) => found = Some(one),
+            (Ok(one), Some(other)) if one == *other => {}
+            (Ok(_), Some(_)) => return Err(Refusal::SeveralIds),
+            (Err(other), _) => refusal = worst(refusal, other),
+        }
+    }
+    match (found, refusal) {
+        (None, Some(refusal)) => Err(refusal),
+        (found, _) => Ok(found),
+    }
+}
+
+/// Whether there is a cookie of a name.
+pub(crate) fn has(lines: &CookieLines, name: &str) -> bool {
+    lines.iter().flat_map(|line| values(line, name.as_bytes())).next().is_some()
+}
+
 /// The values of all cookies of a name in one line.
 fn values<'a>(line: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     // Byte for byte: what a server forgives in a name is a way around what browsers promise of `__Host-`.

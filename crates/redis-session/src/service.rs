@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 use redis_session_core::{Kind, Plan};
 use tower_service::Service;
 
+use crate::adopt;
 use crate::commit::{self, Order};
 use crate::error::Error;
 use crate::events::Event;
@@ -216,7 +217,7 @@ fn begin(handle: &Arc<Handle>, status: StatusCode) -> Begun {
         }
     }
     let order = Order { dropped: handle.settings.drops_edits(status), brings_ids: asked_for, ..Order::default() };
-    if asked_for && handle.try_turn().is_ok() && is_nothing(handle, order) {
+    if asked_for && !handle.state().adopts && handle.try_turn().is_ok() && is_nothing(handle, order) {
         return Begun::Done;
     }
     Begun::Step(Finish::new(handle.under_way(), commit_response(handle.clone(), order)))
@@ -238,11 +239,13 @@ async fn commit_response(handle: Arc<Handle>, order: Order) -> Result<(), Error>
     }
     let _turn = handle.turn().await;
     let plan = commit::plan(handle, order)?;
-    match (plan, commit::carry_out(handle, plan, order).await) {
+    let saved = match (plan, commit::carry_out(handle, plan, order).await) {
         // The session lives until its deadline all the same, and the next request renews it.
         (Plan::Touch, Err(_)) => Ok(()),
         (_, saved) => saved,
-    }
+    };
+    adopt::tell_browser(handle).await;
+    saved
 }
 
 fn finish<ResBody: Default>(

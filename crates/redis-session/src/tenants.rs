@@ -283,7 +283,7 @@ impl Settings {
         settings.log_in_page = log_in_page.or(settings.log_in_page);
         settings.step_up_page = step_up_page.or(settings.step_up_page);
         settings.tenant = Some(name);
-        settings.derive_signer();
+        settings.derive_signers();
         settings
     }
 }

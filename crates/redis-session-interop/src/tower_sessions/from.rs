@@ -61,7 +61,8 @@ const A_SECOND: Duration = Duration::from_secs(1);
 ///   `ended()` learns of an end by looking once in a while.
 /// - The clock is this server's. Those of several servers should agree within seconds.
 /// - Only their own layer reads what `SessionManagerLayer` wrote: this one finds none of it, and its records hold nothing
-///   under names that handlers there ask for. To take sessions over, see the guide on moving.
+///   under names that handlers there ask for. To take those over, see
+///   [`OldTowerSessions`](super::OldTowerSessions).
 ///
 /// # Errors
 /// `is_unavailable`: their store failed, or did not answer in time. `is_outcome_unknown`: it failed while it wrote.

@@ -21,7 +21,7 @@ use super::bridge::Bridge;
 type NamedBy = dyn Fn(&Value) -> Option<String> + Send + Sync;
 
 /// Where axum-login keeps who is logged in, unless it is told otherwise.
-const AXUM_LOGIN: &str = "axum-login.data";
+pub(super) const AXUM_LOGIN: &str = "axum-login.data";
 
 /// Gives every handler under it a `tower_sessions::Session` on the session of our layer, which is to be around it: in the
 /// place of their `SessionManagerLayer`. What extracts or uses that session works unchanged.
@@ -127,11 +127,7 @@ impl<L> TowerSessionsLayer<L> {
     /// # app(Backend).unwrap();
     /// ```
     pub fn axum_login(self) -> Self {
-        self.user(AXUM_LOGIN, |data| match data.get("user_id")? {
-            Value::Null => None,
-            Value::String(id) => Some(id.clone()),
-            id => Some(id.to_string()),
-        })
+        self.user(AXUM_LOGIN, axum_login_user)
     }
 
     /// Says which user a field of theirs names, for crates other than axum-login, or an axum-login with another data key.
@@ -149,7 +145,7 @@ impl<L> TowerSessionsLayer<L> {
         field: impl Into<Arc<str>>,
         names: impl Fn(&Value) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        Self { users: Some(Users { field: field.into(), names: Arc::new(names) }), ..self }
+        Self { users: Some(Users::new(field, names)), ..self }
     }
 
     /// A layer on the session of the layer with this marker.
@@ -165,7 +161,23 @@ pub(super) struct Users {
     names: Arc<NamedBy>,
 }
 
+/// The text form of the user's id in what axum-login keeps.
+pub(super) fn axum_login_user(data: &Value) -> Option<String> {
+    match data.get("user_id")? {
+        Value::Null => None,
+        Value::String(id) => Some(id.clone()),
+        id => Some(id.to_string()),
+    }
+}
+
 impl Users {
+    pub(super) fn new(
+        field: impl Into<Arc<str>>,
+        names: impl Fn(&Value) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { field: field.into(), names: Arc::new(names) }
+    }
+
     pub(super) fn field(&self) -> &str {
         &self.field
     }

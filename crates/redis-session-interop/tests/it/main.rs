@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod adopt;
 #[path = "../../examples/axum_login/app.rs"]
 mod app;
 mod differences;
@@ -9,6 +10,7 @@ mod from;
 mod login;
 mod messages;
 mod place;
+mod rolling;
 mod session;
 mod tenants;
 mod under;
