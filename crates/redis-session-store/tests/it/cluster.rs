@@ -186,6 +186,84 @@ async fn nobody_notices_that_slots_move() {
     assert!(all.iter().all(|(_, lost)| *lost == 0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_notices_that_redis_cli_moves_many_slots() {
+    let cluster = Arc::new(Cluster::options().replicas(0).start());
+    let store = patient(&cluster.url()).await;
+    let visitors = visitors(&cluster, 6);
+    let load = Load::start(&store, &visitors, Duration::from_millis(1)).await;
+    let (slots, begun) = (times(20_000).min(1500), load.operations());
+    let of_cli = cluster.clone();
+    let cli = tokio::task::spawn_blocking(move || {
+        let id = |node: &RedisServer| node.run(&["CLUSTER", "MYID"]).text();
+        let [from, to, ..] = of_cli.nodes() else { panic!("three nodes") };
+        let output = std::process::Command::new("redis-cli")
+            .args(["--cluster", "reshard", &format!("127.0.0.1:{}", from.port()), "--cluster-yes"])
+            .args(["--cluster-from", &id(from), "--cluster-to", &id(to), "--cluster-slots", &slots.to_string()])
+            .output()
+            .expect("redis-cli is there: it comes with redis-server");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    });
+    while !cli.is_finished() || load.operations() - begun < times(300_000) {
+        load.goes_on(50).await;
+    }
+    cli.await.unwrap();
+    let (operations, all) = (load.operations() - begun, load.end().await);
+    let errors: Vec<_> = all.iter().flat_map(|(seen, _)| &seen.errors).collect();
+    let lost: u64 = all.iter().map(|(_, lost)| lost).sum();
+    let slowest = all.iter().map(|(seen, _)| seen.slowest).max().unwrap();
+    println!(
+        "redis-cli moved {slots} slots under {operations} operations: {} errors, slowest {slowest:?}, {lost} counts lost",
+        errors.len()
+    );
+    assert!(errors.is_empty() && lost == 0, "{errors:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_spread_evenly_and_many_are_read_as_fast_as_few() {
+    let cluster = Cluster::options().replicas(0).start();
+    let store = patient(&cluster.url()).await;
+    let many = times(1_000_000) as usize;
+    let first: Vec<_> = visitors(&cluster, 333);
+    for visitor in &first {
+        visitor.born(&store, &[("n", "1")]).await;
+    }
+    let reads = async || {
+        let mut took = Vec::with_capacity(4000);
+        for visitor in first.iter().cycle().take(4000) {
+            let begun = Instant::now();
+            assert!(store.load(&visitor.key).await.unwrap().is_some());
+            took.push(begun.elapsed());
+        }
+        took.sort();
+        took[took.len() / 2]
+    };
+    let few = reads().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for part in 0..64 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            for _ in 0..(many - 999) / 64 + usize::from(part < (many - 999) % 64) {
+                Visitor::new().born(&store, &[("n", "1")]).await;
+            }
+        });
+    }
+    tasks.join_all().await;
+    let of_many = reads().await;
+    let sizes: Vec<_> = cluster.nodes().iter().map(|node| node.run(&["DBSIZE"]).int() as usize).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), many);
+    let off = sizes.iter().map(|size| (*size as f64 * 3.0 / many as f64 - 1.0).abs()).fold(0.0, f64::max);
+    println!(
+        "{many} sessions: {sizes:?} on the three servers, at most {:.2} % off their share; a read (median) takes \
+         {few:?} of 999 and {of_many:?} of {many}: {:.3}",
+        off * 100.0,
+        of_many.as_secs_f64() / few.as_secs_f64()
+    );
+    // Two parts in a hundred of a million; five standard deviations of fewer.
+    let bound = if many == 1_000_000 { 0.02 } else { 5.0 * (2.0 / many as f64).sqrt() };
+    assert!(off < bound, "{off}");
+}
+
 /// When a shard accepts a write again, as a plain connection to each of its servers sees it.
 fn watch_truth(
     cluster: &Arc<Cluster>,

@@ -24,12 +24,22 @@ use redis_session_core::{
     Store, Time, Token, Whose, WishChange,
 };
 use redis_session_store::RedisStore;
-use redis_session_testkit::{RedisServer, store_contract};
+use redis_session_testkit::{RedisServer, Replicas, store_contract};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_redis_store_keeps_the_contract() {
     let redis = RedisServer::start();
     store_contract(patient(&redis.url()).await, tokio::time::sleep).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_redis_store_keeps_the_contract_on_a_primary_with_replicas() {
+    let redis = Replicas::start(2);
+    store_contract(patient(&redis.primary().url()).await, tokio::time::sleep).await;
+    redis.wait_until_in_sync();
+    // Replicas have what the primary has, and nothing outlives it there.
+    let on = |server: &RedisServer| server.run(&["DBSIZE"]).int();
+    until("the same on all", async || redis.replicas().iter().all(|replica| on(replica) == on(redis.primary()))).await;
 }
 
 /// A store that waits for a busy machine: for tests of what is done, not of how long it takes.
