@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -38,8 +38,17 @@ impl Contender {
         ]
     }
 
+    /// The other libraries, by the program in `benches/peers`. `None`: it was not built.
+    pub(crate) fn peers() -> Option<Vec<Self>> {
+        let of_cargo = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.parent()?.join("peers")));
+        let of_its_own = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/target/release/peers");
+        let program = of_cargo.into_iter().chain([of_its_own]).find(|program| program.is_file())?;
+        let names = ["tower-sessions", "tower-sliding", "bridge", "axum_session", "actix-session"];
+        Some(names.map(|name| Self::of_program(name, program.clone())).into())
+    }
+
     /// Another program that does what `serve.rs` says, called with the contender's name.
-    pub(crate) fn of_program(name: &str, program: &str) -> Self {
+    pub(crate) fn of_program(name: &str, program: impl Into<PathBuf>) -> Self {
         Self { name: name.to_owned(), program: Some(program.into()), routes: &Route::ALL }
     }
 

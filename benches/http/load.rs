@@ -147,7 +147,7 @@ impl Visitor {
 }
 
 struct Answer {
-    /// `name=value` of the first Set-Cookie.
+    /// `name=value` of each Set-Cookie that is no removal. `None`: there is none.
     cookie: Option<String>,
     body: String,
 }
@@ -160,15 +160,20 @@ impl Answer {
         if !head.starts_with("HTTP/1.1 200 ") {
             return Err(wrong("the server", &format!("answers {:?}", head.lines().next())));
         }
-        let (mut cookie, mut length) = (None, None);
+        let (mut cookies, mut length) = (Vec::new(), None);
         for (name, value) in head.lines().filter_map(|line| line.split_once(": ")) {
             if name.eq_ignore_ascii_case("content-length") {
                 length = value.parse().ok();
             } else if name.eq_ignore_ascii_case("set-cookie") {
-                cookie = value.split(';').next().map(str::to_owned);
+                let pair = value
+                    .split(';')
+                    .next()
+                    .filter(|pair| pair.split_once('=').is_some_and(|(_, value)| !value.is_empty()));
+                cookies.extend(pair);
             }
         }
         let length: usize = length.ok_or_else(|| wrong("the server", "does not say how long its answer is"))?;
+        let cookie = if cookies.is_empty() { None } else { Some(cookies.join("; ")) };
         Ok((body.len() >= length).then(|| Self { cookie, body: body.to_owned() }))
     }
 }

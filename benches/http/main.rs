@@ -1,4 +1,5 @@
-//! What a request costs with sessions: this project beside bare Axum and beside the least that one can do by hand.
+//! What a request costs with sessions: this project beside bare Axum, beside the least that one can do by hand, and beside
+//! the other session libraries (`benches/peers`).
 //!
 //! Run it with `cargo bench --bench http`; `docs/benchmarks.md` says how it measures and what it found.
 

@@ -52,6 +52,27 @@ pub(crate) struct Ratio {
 const WANTED: [(&str, Route, f64); 3] =
     [("redis", Route::Untouched, 1.05), ("redis", Route::Read, 1.0), ("redis", Route::Write, 1.0)];
 
+/// What is wanted of this project beside others, and where there is no limit what is to be known.
+const AGAINST: [(&str, &str, Route, Option<f64>); 17] = [
+    ("redis", "tower-sliding", Route::Untouched, Some(0.2)),
+    ("redis", "tower-sliding", Route::Read, Some(0.7)),
+    ("redis", "tower-sliding", Route::Write, Some(0.8)),
+    ("redis", "tower-sessions", Route::Untouched, None),
+    ("redis", "tower-sessions", Route::Read, None),
+    ("redis", "tower-sessions", Route::Write, None),
+    ("redis", "axum_session", Route::Untouched, None),
+    ("redis", "axum_session", Route::Read, None),
+    ("redis", "axum_session", Route::Write, None),
+    ("redis", "actix-session", Route::Untouched, None),
+    ("redis", "actix-session", Route::Read, None),
+    ("redis", "actix-session", Route::Write, None),
+    ("bridge", "tower-sliding", Route::Read, Some(0.8)),
+    ("bridge", "tower-sliding", Route::Write, Some(0.8)),
+    ("bridge", "tower-sessions", Route::Read, Some(0.8)),
+    ("bridge", "tower-sessions", Route::Write, Some(0.8)),
+    ("bridge", "tower-sessions", Route::Untouched, None),
+];
+
 /// What a login costs the requests that come after it: each of these beside the same without one.
 const BESIDE: [(&str, &str, Route); 2] = [("user", "redis", Route::Read), ("user", "redis", Route::Write)];
 
@@ -128,15 +149,26 @@ impl Report {
         let mut text = String::new();
         for (contender, route, limit) in WANTED {
             let Some(ratio) = self.find(contender, route).and_then(|figures| figures.ratio.as_ref()) else { continue };
-            let verdict = match ratio {
-                ratio if ratio.median <= limit => "yes",
-                ratio if ratio.lower_quartile <= limit => "within the spread",
-                _ => "no",
-            };
+            let verdict = ratio.verdict(limit);
             let Ratio { to, median, lower_quartile, upper_quartile } = ratio;
             let _ = writeln!(
                 text,
                 "{contender}, {}: at most {limit:.2} of {to}: {verdict} ({median:.3}, {lower_quartile:.3} to {upper_quartile:.3})",
+                route.name()
+            );
+        }
+        for (contender, other, route, limit) in AGAINST {
+            let both = self.find(contender, route).zip(self.find(other, route));
+            let Some((figures, other_s)) = both else { continue };
+            let ratio = Ratio::of(&figures.cpu_us, &other_s.cpu_us, other);
+            let wanted = match limit {
+                Some(limit) => format!("at most {limit:.2} of {other}: {}", ratio.verdict(limit)),
+                None => format!("beside {other}"),
+            };
+            let Ratio { median, lower_quartile, upper_quartile, .. } = ratio;
+            let _ = writeln!(
+                text,
+                "{contender}, {}: {wanted} ({median:.3}, {lower_quartile:.3} to {upper_quartile:.3})",
                 route.name()
             );
         }
@@ -175,7 +207,7 @@ fn line(figures: &Figures) -> String {
 }
 
 fn row([name, cpu, ratio, redis, p50, p99, bytes]: [&str; 7]) -> String {
-    format!("{name:<12} {cpu:<23} {ratio:<23} {redis:>12} {p50:>7} {p99:>7} {bytes:>21}")
+    format!("{name:<15} {cpu:<23} {ratio:<23} {redis:>12} {p50:>7} {p99:>7} {bytes:>21}")
 }
 
 fn with_spread(values: &[f64]) -> String {
@@ -193,6 +225,14 @@ impl Ratio {
             median: quantile(&sorted, 0.5),
             lower_quartile: quantile(&sorted, 0.25),
             upper_quartile: quantile(&sorted, 0.75),
+        }
+    }
+
+    fn verdict(&self, limit: f64) -> &'static str {
+        match self {
+            ratio if ratio.median <= limit => "yes",
+            ratio if ratio.lower_quartile <= limit => "within the spread",
+            _ => "no",
         }
     }
 }

@@ -20,15 +20,16 @@ pub(crate) const READY: &str = "listening on ";
 pub(crate) async fn serve(router: Router) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     say(listener.local_addr()?)?;
+    axum::serve(listener, router).await
+}
+
+/// Says that the server is ready, and ends it with stdin.
+pub(crate) fn say(address: SocketAddr) -> io::Result<()> {
     // Not tokio's stdin, which would keep a thread of the runtime; this one sleeps until the end.
     thread::spawn(|| {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     });
-    axum::serve(listener, router).await
-}
-
-fn say(address: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{READY}{address}")?;
     out.flush()

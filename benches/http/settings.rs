@@ -37,6 +37,13 @@ impl Settings {
 
 fn contenders() -> Result<Vec<Contender>, String> {
     let mut contenders = Contender::all();
+    match Contender::peers() {
+        Some(peers) => contenders.extend(peers),
+        None => println!(
+            "The other libraries are left out; they are built by: \
+             cargo build --release --locked --manifest-path benches/peers/Cargo.toml"
+        ),
+    }
     for also in list("BENCH_ALSO") {
         let (name, program) =
             also.split_once('=').ok_or_else(|| format!("BENCH_ALSO takes name=program, not {also:?}"))?;
