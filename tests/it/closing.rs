@@ -172,14 +172,28 @@ async fn visited(session: Session) -> Result<(), Error> {
     session.increment("visits", 1)
 }
 
-fn app(layer: RedisSessionLayer) -> Router {
-    Router::new().route("/visit", get(visited)).layer(layer)
-}
-
-/// A request that is given up as soon as it waits for the store.
-async fn given_up(app: Router, cookie: &str) {
-    let request = Request::get("/visit").header("cookie", format!("{NAME}={cookie}")).body(Body::empty()).unwrap();
-    assert!(timeout(A_WRITE * 13, app.oneshot(request)).await.is_err());
+/// Two requests at once that are given up as soon as both wait for their commits.
+async fn two_given_up(layer: &RedisSessionLayer, cookie: &str) {
+    let begun = Arc::new(AtomicU64::new(0));
+    let count = begun.clone();
+    let visit = async move |session: Session| {
+        session.increment("visits", 1)?;
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok::<_, Error>(())
+    };
+    let app = Router::new().route("/visit", get(visit)).layer(layer.clone());
+    let request = || Request::get("/visit").header("cookie", format!("{NAME}={cookie}")).body(Body::empty()).unwrap();
+    let both_begun = async {
+        while begun.load(Ordering::SeqCst) < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = app.clone().oneshot(request()) => panic!("it was answered"),
+        _ = app.clone().oneshot(request()) => panic!("it was answered"),
+        () = both_begun => {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,14 +202,13 @@ async fn closing_waits_for_a_commit_whose_request_was_given_up_and_the_layer_wor
     let proxy = Proxy::start(redis.address());
     let store = patient(&proxy.url(), Duration::from_secs(20)).await;
     let layer = RedisSessionLayer::with_store(store, KeyRing::random().unwrap());
-    let visitor = Browser::new(app(layer.clone()));
+    let visitor = Browser::new(Router::new().route("/visit", get(visited)).layer(layer.clone()));
     visitor.get("/visit").await;
     layer.close().await.unwrap();
 
     proxy.fault(|command| if command.name() == "EVALSHA" { Action::Delay(A_WRITE * 40) } else { Action::Pass });
-    let cookie = visitor.cookie(NAME).unwrap();
     // One of them writes, and the other waits for it.
-    tokio::join!(given_up(app(layer.clone()), &cookie), given_up(app(layer.clone()), &cookie));
+    two_given_up(&layer, &visitor.cookie(NAME).unwrap()).await;
     layer.close().await.unwrap();
     let key = &redis.run(&["KEYS", "sess:*"]).texts()[0];
     assert_eq!(redis.run(&["HGET", key, "visits"]).int(), 3);
@@ -262,9 +275,9 @@ impl Store for Stuck {
 #[tokio::test(start_paused = true)]
 async fn closing_ends_although_the_store_does_not() {
     let layer = RedisSessionLayer::with_store(Stuck(MemoryStore::new()), KeyRing::random().unwrap());
-    given_up(app(layer.clone()), "").await;
+    two_given_up(&layer, "").await;
     let start = Instant::now();
     let error = layer.close().await.unwrap_err();
-    assert!(error.is_outcome_unknown() && error.to_string().starts_with("1 writes of sessions were still"), "{error}");
+    assert!(error.is_outcome_unknown() && error.to_string().starts_with("2 writes of sessions were still"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(34), "{:?}", start.elapsed());
 }
