@@ -692,8 +692,13 @@ async fn r42_all_users_of_a_redis_are_logged_out_while_others_log_in() {
     for visitor in &visitors {
         assert!(visitor.cart().await.is_some());
     }
+    let in_full = std::env::var_os("PEOPLE_FULL").is_some();
+    if in_full {
+        // A login within what the clocks of two servers may differ by would be one of before.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
     let later = place.logged_in("user 1").await;
-    if std::env::var_os("PEOPLE_FULL").is_some() {
+    if in_full {
         assert_eq!(revoking.await.unwrap().unwrap(), 200);
     } else {
         revoking.abort();

@@ -276,7 +276,8 @@ impl<L> Sessions<L> {
     /// stay. Answers how many ended.
     ///
     /// Goes through all sessions twice, with more than a minute in between, since a login that came before may still be
-    /// under way: so this is for a command line or a worker. `progress` is told after each page.
+    /// under way: so this is for a command line or a worker. `progress` is told after each page. A login in the first five
+    /// seconds ends as well, since the clocks of two Redis servers may differ by so much.
     ///
     /// # Errors
     /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live, so call it again. `is_config`: this store
