@@ -34,8 +34,14 @@ impl Contender {
             Self::own("floor-resp2", &Route::ALL),
             Self::own("redis", &Route::ALL),
             Self::own("user", &Route::ALL),
+            Self::own("cluster", &Route::ALL),
             Self::own("memory", &Route::ALL),
         ]
+    }
+
+    /// Whether its Redis is a cluster, of one server.
+    pub(crate) fn is_on_a_cluster(&self) -> bool {
+        self.name == "cluster"
     }
 
     /// The other libraries, by the program in `benches/peers`. `None`: it was not built.

@@ -21,7 +21,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use redis_session_testkit::{Proxy, RedisServer};
+use redis_session_testkit::{Cluster, Proxy, RedisServer};
 
 use contender::{Contender, Server};
 use load::{Load, Route};
@@ -47,7 +47,7 @@ fn serve_as(name: &str) -> Result<(), Box<dyn Error>> {
 
 /// The load takes one thread, so that the servers have at least the other processor.
 fn bench(settings: &Settings) -> Result<(), Box<dyn Error>> {
-    let redis = RedisServer::start_with(&[("hash-max-listpack-value", "1024")]);
+    let redis = Redis::start(settings);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = Report {
         rounds: settings.rounds,
@@ -71,30 +71,59 @@ fn figures(settings: &Settings) -> Vec<Figures> {
 }
 
 /// Processor time and latency, contenders in turn, so that a slow minute of the machine hits them all.
-async fn measure(settings: &Settings, redis: &RedisServer, results: &mut [Figures]) -> io::Result<()> {
+async fn measure(settings: &Settings, redis: &Redis, results: &mut [Figures]) -> io::Result<()> {
     let mut stands = Vec::with_capacity(settings.contenders.len());
     for contender in &settings.contenders {
-        stands.push(Stand::open(contender, &redis.url(), settings).await?);
+        stands.push(Stand::open(contender, &redis.url(contender), settings).await?);
     }
     for round in 0..settings.rounds {
         for &route in &settings.routes {
             // Forwards and backwards: nobody always comes after the same neighbour.
-            let mut turns: Vec<_> = stands.iter_mut().filter(|stand| stand.routes.contains(&route)).collect();
+            let mut turns: Vec<_> = stands.iter_mut().filter(|stand| stand.contender.routes.contains(&route)).collect();
             if round % 2 == 1 {
                 turns.reverse();
             }
             for stand in turns {
-                stand.take_turn(route, settings.requests, redis, results).await?;
+                let server = redis.server(stand.contender);
+                stand.take_turn(route, settings.requests, server, results).await?;
             }
         }
     }
     Ok(())
 }
 
+/// Where the contenders keep their sessions.
+struct Redis {
+    single: RedisServer,
+    /// `None`: nobody needs it.
+    cluster: Option<Cluster>,
+}
+
+impl Redis {
+    fn start(settings: &Settings) -> Self {
+        let compact = ("hash-max-listpack-value", "1024");
+        let cluster = settings.contenders.iter().any(Contender::is_on_a_cluster).then(|| {
+            Cluster::options().primaries(1).replicas(0).start_with(|options| options.setting(compact.0, compact.1))
+        });
+        Self { single: RedisServer::start_with(&[compact]), cluster }
+    }
+
+    fn url(&self, contender: &Contender) -> String {
+        self.of(contender).map_or_else(|| self.single.url(), Cluster::url)
+    }
+
+    fn server(&self, contender: &Contender) -> &RedisServer {
+        self.of(contender).map_or(&self.single, |cluster| &cluster.nodes()[0])
+    }
+
+    fn of(&self, contender: &Contender) -> Option<&Cluster> {
+        self.cluster.as_ref().filter(|_| contender.is_on_a_cluster())
+    }
+}
+
 /// A contender's server with its load.
 struct Stand<'a> {
-    name: &'a str,
-    routes: &'static [Route],
+    contender: &'a Contender,
     server: Server,
     load: Load,
 }
@@ -103,7 +132,7 @@ impl<'a> Stand<'a> {
     async fn open(contender: &'a Contender, redis_url: &str, settings: &Settings) -> io::Result<Self> {
         let server = contender.start(redis_url)?;
         let load = Load::begin(server.address, settings.connections, settings.visitors).await?;
-        Ok(Self { name: &contender.name, routes: contender.routes, server, load })
+        Ok(Self { contender, server, load })
     }
 
     async fn take_turn(
@@ -120,7 +149,7 @@ impl<'a> Stand<'a> {
         // What a server does after its answer counts too.
         tokio::time::sleep(Duration::from_millis(10)).await;
         let (cpu, redis_cpu) = (self.server.cpu()? - cpu, redis.used_cpu_micros() - redis_cpu);
-        let figures = find(results, self.name, route);
+        let figures = find(results, &self.contender.name, route);
         figures.cpu_us.push(cpu.as_secs_f64() * 1e6 / took.len() as f64);
         figures.redis_cpu_us.push(redis_cpu as f64 / took.len() as f64);
         figures.took.extend(took);
@@ -134,9 +163,10 @@ fn find<'a>(results: &'a mut [Figures], contender: &str, route: Route) -> &'a mu
 }
 
 /// Commands and bytes, by a proxy before Redis and so apart from the processor time.
-async fn count(settings: &Settings, redis: &RedisServer, results: &mut [Figures]) -> io::Result<()> {
-    for contender in &settings.contenders {
-        let proxy = Proxy::start(redis.address());
+async fn count(settings: &Settings, redis: &Redis, results: &mut [Figures]) -> io::Result<()> {
+    // A cluster's servers say themselves where they are, so nobody stands between; the commands are those of `redis`.
+    for contender in settings.contenders.iter().filter(|contender| !contender.is_on_a_cluster()) {
+        let proxy = Proxy::start(redis.single.address());
         let mut stand = Stand::open(contender, &proxy.url(), settings).await?;
         for &route in settings.routes.iter().filter(|route| contender.routes.contains(route)) {
             // A script is sent as a whole when Redis does not know it yet.

@@ -53,7 +53,9 @@ const WANTED: [(&str, Route, f64); 3] =
     [("redis", Route::Untouched, 1.05), ("redis", Route::Read, 1.0), ("redis", Route::Write, 1.0)];
 
 /// What is wanted of this project beside others, and where there is no limit what is to be known.
-const AGAINST: [(&str, &str, Route, Option<f64>); 17] = [
+const AGAINST: [(&str, &str, Route, Option<f64>); 19] = [
+    ("cluster", "redis", Route::Read, Some(1.1)),
+    ("cluster", "redis", Route::Write, Some(1.1)),
     ("redis", "tower-sliding", Route::Untouched, Some(0.2)),
     ("redis", "tower-sliding", Route::Read, Some(0.7)),
     ("redis", "tower-sliding", Route::Write, Some(0.8)),

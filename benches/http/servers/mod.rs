@@ -19,7 +19,7 @@ pub(crate) async fn run(name: &str, redis: &str) -> Result<(), Box<dyn Error>> {
         "layered" => bare::layered(),
         "floor" => floor::router(redis).await?,
         "floor-resp2" => floor::router_resp2(redis).await?,
-        "redis" => ours::on_redis(redis).await?,
+        "redis" | "cluster" => ours::on_redis(redis).await?,
         "user" => ours::of_users(redis).await?,
         "memory" => ours::in_memory()?,
         _ => return Err(format!("there is no contender {name:?} in this program").into()),
