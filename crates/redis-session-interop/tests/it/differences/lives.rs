@@ -2,7 +2,7 @@
 
 use super::script::Happens;
 use super::script::Step::{Ask, Be, Cookie, CopyTo, Life, Milliseconds, Redis, See};
-use super::sides::Setting::{AlwaysSave, Nothing, Seconds};
+use super::sides::Setting::{Nothing, Seconds, SecondsAlwaysSave};
 use super::{Case, Choice, Ours, Same, Theirs, case};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -96,7 +96,7 @@ pub(super) fn cases() -> Vec<Case> {
             Ours("the record knows its own end"),
         )
         .setting(Seconds(1)),
-        reader("the same reader where every request saves", AlwaysSave, Same),
+        reader("the same reader where every request saves", SecondsAlwaysSave(3), Same),
         case(
             "a stranger's `set_expiry`, and nothing else",
             [Ask("inactivity 3600"), Cookie, Life],

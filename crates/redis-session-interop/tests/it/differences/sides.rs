@@ -30,6 +30,8 @@ pub(super) enum Setting {
     HalfAnHour,
     /// After so many seconds.
     Seconds(u32),
+    /// The same, and theirs saves with every request (`with_always_save`).
+    SecondsAlwaysSave(u32),
     /// The same half an hour, and theirs saves with every request (`with_always_save`).
     AlwaysSave,
     /// The layer of ours is told that the key `user` names who is logged in. Theirs has no such thing.
@@ -100,10 +102,12 @@ async fn pool(url: &str) -> Pool {
 fn theirs(setting: Setting, pool: Pool, gates: &Arc<Gates>) -> Router {
     let layer = SessionManagerLayer::new(TheirStore::new(pool));
     let half_an_hour = Expiry::OnInactivity(time::Duration::minutes(30));
+    let seconds = |seconds: u32| Expiry::OnInactivity(time::Duration::seconds(seconds.into()));
     let layer = match setting {
         Setting::Nothing => layer,
         Setting::HalfAnHour | Setting::Users | Setting::Anonymous => layer.with_expiry(half_an_hour),
-        Setting::Seconds(seconds) => layer.with_expiry(Expiry::OnInactivity(time::Duration::seconds(seconds.into()))),
+        Setting::Seconds(few) => layer.with_expiry(seconds(few)),
+        Setting::SecondsAlwaysSave(few) => layer.with_expiry(seconds(few)).with_always_save(true),
         Setting::AlwaysSave => layer.with_expiry(half_an_hour).with_always_save(true),
         Setting::Cookie => layer.with_name("sid").with_path("/shop").with_same_site(TheirSameSite::Lax),
     };
@@ -113,7 +117,9 @@ fn theirs(setting: Setting, pool: Pool, gates: &Arc<Gates>) -> Router {
 fn ours(side: Side, setting: Setting, layer: RedisSessionLayer, gates: &Arc<Gates>) -> Router {
     let layer = match setting {
         Setting::Nothing | Setting::HalfAnHour | Setting::AlwaysSave | Setting::Users | Setting::Anonymous => layer,
-        Setting::Seconds(seconds) => layer.expiry(redis_session::Expiry::idle(Duration::from_secs(seconds.into()))),
+        Setting::Seconds(seconds) | Setting::SecondsAlwaysSave(seconds) => {
+            layer.expiry(redis_session::Expiry::idle(Duration::from_secs(seconds.into())))
+        }
         Setting::Cookie => layer.cookie(Cookie::named("sid").path("/shop").same_site(SameSite::Lax)),
     };
     let router = if side == Side::Typed { typed_router(gates.clone()) } else { router(gates.clone()) };
