@@ -110,10 +110,10 @@ pub trait Predecessor: Send + Sync + 'static {
     /// As [`look`](Self::look).
     fn claimed<'a>(&'a self, id: &'a [u8]) -> BoxFuture<'a, Result<Option<OldSession>, CoreError>>;
 
-    /// Removes what was claimed, once all of it has been taken over.
+    /// Removes what was claimed, once all of it has been taken over. No error where there is nothing.
     ///
     /// # Errors
-    /// It is still there. It is told to the log, and must go by itself.
+    /// It may still be there. The request fails, and the next one removes it.
     fn end<'a>(&'a self, id: &'a [u8]) -> BoxFuture<'a, Result<(), CoreError>>;
 }
 
@@ -168,6 +168,8 @@ struct Beside {
     id: SessionId,
     /// The id of before. `None`: the request came without the old cookie.
     old: Option<Vec<u8>>,
+    /// Whether the browser has been told, which it is once nothing is left of the old session.
+    is_told: bool,
 }
 
 /// The sessions that the cookies beside our own lead to: first the one that was taken over already, which the browser has
@@ -183,12 +185,12 @@ fn beside(handle: &Handle) -> Vec<Beside> {
     });
     let old = old.map(|old| (settings.signer.taken_over(predecessor.name(), &old), old));
     match (moved, old) {
-        (Some(id), Some((new, old))) if id != new => {
-            vec![Beside { id, old: None }, Beside { id: new, old: Some(old) }]
+        (Some(id), Some((new, old))) if id == new => vec![Beside { id, old: Some(old), is_told: true }],
+        (moved, old) => {
+            let moved = moved.map(|id| Beside { id, old: None, is_told: true });
+            let old = old.map(|(id, old)| Beside { id, old: Some(old), is_told: false });
+            moved.into_iter().chain(old).collect()
         }
-        (_, Some((id, old))) => vec![Beside { id, old: Some(old) }],
-        (Some(id), None) => vec![Beside { id, old: None }],
-        (None, None) => Vec::new(),
     }
 }
 
@@ -212,9 +214,9 @@ pub(crate) async fn look_up(handle: &Handle, id: &SessionId) -> Result<Found, Er
         }
         found = Some(own);
     }
-    for Beside { id, old } in beside(handle) {
+    for Beside { id, old, is_told } in beside(handle) {
         let other = match &old {
-            Some(old) => take_over(handle, old, &id).instrument(handle.span("take over")).await?,
+            Some(old) => take_over(handle, old, &id, is_told).instrument(handle.span("take over")).await?,
             None => handle.look(&id).instrument(handle.span("load")).await?,
         };
         if matches!(other, Found::Alive(_)) {
@@ -232,13 +234,17 @@ pub(crate) async fn look_up(handle: &Handle, id: &SessionId) -> Result<Found, Er
 }
 
 /// Each step may be the last one before this process dies: the old session is whole until it is claimed, what was claimed
-/// is whole until the new one is there, and whoever comes next goes on from there.
-async fn take_over(handle: &Handle, old: &[u8], id: &SessionId) -> Result<Found, Error> {
+/// is whole until the new one is there, and whoever comes next goes on from there. What is left of the old one goes before
+/// anything can become of the new one: it would begin anew after a logout.
+async fn take_over(handle: &Handle, old: &[u8], id: &SessionId, is_told: bool) -> Result<Found, Error> {
     let (settings, key) = (&handle.settings, handle.key(id));
     let Some(predecessor) = &settings.predecessor else { return Ok(Found::Absent) };
     for _ in 0..TIMES {
         let found = handle.look(id).await?;
         if !matches!(found, Found::Gone) {
+            if !is_told {
+                in_time(handle, predecessor.end(old)).await?;
+            }
             return Ok(found);
         }
         // From before it is read on: what was ended since must not begin anew, however long this takes.
@@ -253,12 +259,10 @@ async fn take_over(handle: &Handle, old: &[u8], id: &SessionId) -> Result<Found,
         };
         check(handle, &session)?;
         match begin(handle, session, id, by).await? {
-            Begun::Yes => {
-                end(handle, old).await;
-                handle.tell(Event::TakenOver);
-            }
+            // The next look removes what is left.
+            Begun::Yes => handle.tell(Event::TakenOver),
             Begun::Refused => {
-                end(handle, old).await;
+                in_time(handle, predecessor.end(old)).await?;
                 return Ok(Found::Ended { reason: Reason::Revoked, lately: true });
             }
             Begun::Exists | Begun::Late => {}
@@ -371,14 +375,6 @@ async fn stands(handle: &Handle, user: &User, id: &SessionId) -> Result<Begun, E
             listing::end_and_leave(settings, user, &[session], Reason::Refused).await?;
             Ok(Begun::Refused)
         }
-    }
-}
-
-/// What is left of the old session is worth nothing any more, and goes by itself where this fails.
-async fn end(handle: &Handle, old: &[u8]) {
-    if let Some(predecessor) = &handle.settings.predecessor {
-        // Told by `in_time`.
-        let _ = in_time(handle, predecessor.end(old)).await;
     }
 }
 

@@ -353,7 +353,7 @@ impl<L> RedisSessionLayer<L> {
     /// # Security
     /// The user of an old session is logged in here by its word alone, without a check of his own. Whoever can write
     /// to the store of before could do as much there. "Log out everywhere" does not reach sessions that were not taken over
-    /// yet, but for those that come within two minutes: they are ended.
+    /// yet, or whose take-over died before its last step, but for those that come within two minutes: they are ended.
     pub fn adopt(self, predecessor: impl Predecessor) -> Self {
         let predecessor: Arc<dyn Predecessor> = Arc::new(predecessor);
         self.with(|settings| settings.predecessor = Some(predecessor))

@@ -54,7 +54,7 @@ const TAG: usize = 44;
 /// A take-over renames the record to `{ID}:taken-over` in one command, so that servers of before neither find it nor write to
 /// it; what they had saved until then goes along. Then our session is created, only where there is none, and the renamed record
 /// is removed. If a process dies in between, the next request goes on from where it was. What is renamed keeps its time to
-/// live.
+/// live. The client's Redis user needs `+getrange +rename +del` for both keys.
 ///
 /// # A rolling deployment
 ///

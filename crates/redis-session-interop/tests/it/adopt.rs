@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Form, Router};
+use axum_login::{AuthManagerLayerBuilder, AuthSession};
 use redis_session::fred::clients::Pool;
 use redis_session::{
     Cookie, Event, Expiry, KeyRing, MemoryStore, RedisSessionLayer, RedisStore, Refusal, Session as Ours,
@@ -22,6 +23,7 @@ use tower_sessions::session::{Id, Record};
 use tower_sessions::{Session, SessionManagerLayer};
 use tower_sessions_redis_store::RedisStore as TheirRedis;
 
+use crate::app::{Credentials, Users};
 use crate::from::their_pool;
 use crate::place::{COOKIE, Events};
 
@@ -231,6 +233,50 @@ async fn the_browser_gets_a_cookie_of_its_own_for_it_and_ours_with_a_new_id() {
         assert_eq!(ok(&copy, "/who").await, "nobody", "the id of before");
         assert_eq!(ok(&moved(&before, &server), "/who").await, "nobody", "the old cookie");
     }
+}
+
+#[tokio::test]
+async fn who_is_logged_in_by_axum_login_stays_so_and_is_in_the_list() {
+    let place = Move::begin().await;
+    let users = Users::default();
+    let sessions = SessionManagerLayer::new(TheirRedis::new(place.pool.clone()));
+    let log_in = async |mut auth: AuthSession<Users>, Form(credentials): Form<Credentials>| {
+        let user = auth.authenticate(credentials).await.unwrap().unwrap();
+        auth.login(&user).await.unwrap();
+    };
+    let before = Router::new()
+        .route("/login", post(log_in))
+        .layer(AuthManagerLayerBuilder::new(users.clone(), sessions).build());
+    let before = Browser::new(before);
+    let ferris = [("username", "ferris"), ("password", "hunter42")];
+    assert_eq!(before.post_form("/login", &ferris).await.status, 200);
+    let id = before.cookie(OLD).unwrap();
+
+    let layer = place.layer().await.adopt(OldTowerSessions::new(place.pool.clone()).axum_login());
+    let devices = layer.sessions();
+    let browser = moved(&before, &crate::app::app(layer, users));
+    assert!(ok(&browser, "/").await.contains("Hello, ferris"));
+    assert!(!place.has(&id));
+    assert_eq!(devices.list(1).await.unwrap().len(), 1);
+    // From another device, everywhere.
+    assert_eq!(devices.revoke_all(1).await.unwrap(), 1);
+    assert_eq!(browser.get("/").await.header("location").as_deref(), Some("/login?next=https%3A%2F%2Flocalhost%2F"));
+}
+
+#[tokio::test]
+async fn log_out_everywhere_reaches_old_sessions_that_come_soon_after_it() {
+    let place = Move::begin().await;
+    let before = place.before();
+    ok(&before, "/login/ada").await;
+    let server = place.new_server().await;
+    let other = Browser::new(server.clone());
+    ok(&other, "/login/ada").await;
+    place.layer().await.sessions().revoke_all("ada").await.unwrap();
+    let browser = moved(&before, &server);
+    assert_eq!(ok(&browser, "/status").await, "Ended(Revoked)");
+    assert!(!place.has(&before.cookie(OLD).unwrap()), "it has ended too");
+    assert_eq!(ok(&before, "/who").await, "nobody");
+    assert!(place.living().is_empty());
 }
 
 #[tokio::test]
@@ -573,11 +619,18 @@ async fn r47_killed_at_each_command_the_session_is_whole_and_there_is_one() {
                 assert_eq!(ok(&browser, "/keys").await, "7", "{what}");
                 assert_eq!(ok(&browser, "/who").await, if user == "/cart" { "nobody" } else { "ada" }, "{what}");
                 assert_eq!(place.living().len(), 1, "{what}");
-                assert!(!place.has(&before.cookie(OLD).unwrap()), "{what}");
+                let id = before.cookie(OLD).unwrap();
+                assert!(!place.has(&id) && !place.has(&format!("{{{id}}}:taken-over")), "{what}");
                 assert_eq!(ok(&before, "/keys").await, "", "{what}");
                 let devices = place.layer().await.sessions();
                 let listed = devices.list("ada").await.unwrap().len();
                 assert_eq!(listed, usize::from(user != "/cart"), "{what}");
+                // Once he has logged out, nothing comes back, also when its tombstone is gone.
+                let copy = browser.copy();
+                ok(&browser, "/logout").await;
+                place.redis.run(&["DEL", &place.redis.run(&["KEYS", "sess:main:*"]).texts()[0]]);
+                assert_eq!(ok(&copy, "/keys").await, "", "{what}");
+                assert!(place.living().is_empty(), "{what}");
             }
             if !died {
                 died_at = nth;
