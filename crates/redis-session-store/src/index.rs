@@ -74,12 +74,13 @@ impl<S: Server> Operations<S> {
     }
 
     pub(crate) async fn sessions(&self, user: &UserKey) -> Result<Vec<SessionHandle>, Error> {
-        let by = self.by();
+        let (key, by) = (self.user_key(user), self.by());
         self.know_the_time(by).await?;
         // What is past its time is dropped by the next step that writes.
-        let from = self.server.now().map_or_else(|| "0".to_owned(), |now| format!("({}", now.as_millis()));
+        let now = self.server.now().map(|now| self.until(&key, now));
+        let from = now.map_or_else(|| "0".to_owned(), |now| format!("({}", now.as_millis()));
         let range = vec![from.into(), Bytes::from_static(b"+inf")];
-        let reply = self.server.command("ZRANGEBYSCORE", &self.user_key(user), range, by).await;
+        let reply = self.server.command("ZRANGEBYSCORE", &key, range, by).await;
         match reply.map_err(Failure::of_read)? {
             Reply::List(members) => handles(members.into_iter().filter(|member| !is_revocation(member))),
             _ => Err(unexpected()),

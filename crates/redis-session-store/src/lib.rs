@@ -3,7 +3,7 @@
 //! Applications use the crate `redis-session`, which makes a [`RedisStore`] from a URL. This crate is for those who
 //! want its settings, or the store without HTTP.
 //!
-//! It needs one Redis server (tested with version 7), and a user who may do this, for the default prefix:
+//! It needs a Redis (tested with version 7), and a user who may do this, for the default prefix:
 //!
 //! ```text
 //! ACL SETUSER shop on >password ~sess:* &sess:ended +hgetall +time +evalsha +eval
@@ -25,7 +25,7 @@
 //! | URL | what it reaches |
 //! | --- | --- |
 //! | `redis://host:6379/0` | one server |
-//! | `rediss://host:6379/0` | the same by TLS (feature `tls`), as with the next two |
+//! | `rediss://host:6379/0` | the same by TLS (feature `tls`); `rediss-cluster` and `rediss-sentinel` as well |
 //! | `redis+unix:///run/redis/redis.sock?db=0` | one server by its unix socket |
 //! | `redis-cluster://host:6379,host:6379` | a cluster; any of its servers are enough to find the others |
 //! | `redis-sentinel://host:26379,host:26379/mymaster/0` | the primary that these Sentinels, and those that they know, name so |
@@ -185,7 +185,7 @@ impl RedisStore {
     /// # }
     /// ```
     ///
-    /// Of a cluster, one server is looked at. It runs `INFO` and `CONFIG GET`. The printed rule does not allow the second, since settings hold passwords: then
+    /// Of a cluster, some of its servers are looked at. It runs `INFO` and `CONFIG GET`. The printed rule does not allow the second, since settings hold passwords: then
     /// [`Advice::NotAllowed`] says what was not looked at, and Redis writes an entry into its `ACL LOG`.
     ///
     /// # Errors

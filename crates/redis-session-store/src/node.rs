@@ -238,7 +238,7 @@ async fn ask_time(client: &Client, clock: &ServerClock, by: Instant) -> Result<T
     let value: Value = client.with_options(&options).custom(time(), Vec::<Value>::new()).await.map_err(failure)?;
     let (seconds, micros): (i64, i64) = value.convert().map_err(|_| Failure::Odd)?;
     clock.learn(seconds.saturating_mul(1_000_000).saturating_add(micros), sent);
-    Ok(Time::from_millis(u64::try_from(seconds.saturating_mul(1000) + micros / 1000).unwrap_or(0)))
+    Ok(Time::from_millis(u64::try_from(seconds.saturating_mul(1000).saturating_add(micros / 1000)).unwrap_or(0)))
 }
 
 /// What is asked of the server that has a key.

@@ -89,7 +89,7 @@ impl RedisStoreOptions {
     }
 
     /// Says where we reach a server that the others announce at a host and a port: behind NAT, in Docker, or by a name
-    /// that its certificate is for. Default: where it is announced. Those that the URL names are taken as they are.
+    /// that its certificate is for. Default: where it is announced. Those that the URL names are taken as they are until others name them.
     ///
     /// ```no_run
     /// # use redis_session_store::RedisStore;

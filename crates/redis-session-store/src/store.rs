@@ -38,6 +38,9 @@ impl<S: Server> Operations<S> {
     /// The connection may have been an old one that Redis or a proxy has closed: a new one takes some 20 milliseconds.
     async fn load_again(&self, key: &Bytes, by: Instant) -> Result<Pairs, Failure> {
         for pause in [5, 10, 20, 40].map(Duration::from_millis) {
+            if Instant::now() + pause >= by {
+                break;
+            }
             tokio::time::sleep(pause).await;
             match self.server.hgetall(key, by).await {
                 Err(Failure::NotSent(_)) => {}

@@ -9,7 +9,7 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use redis_session_core::Error;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::node::AbortOnDrop;
+use crate::node::{AbortOnDrop, word};
 use crate::target::{Settings, Target};
 
 /// How often the subscription is asked whether it still hears.
@@ -64,15 +64,23 @@ async fn connect(client: SubscriberClient) {
 /// Subscribes on every new connection. What was published without one was not heard of.
 async fn subscribe(client: SubscriberClient, channels: Vec<String>, tell: Tell) {
     let mut connections = client.reconnect_rx();
+    let mut refused = false;
     loop {
-        if client.is_connected() && client.subscribe(channels.clone()).await.is_ok() {
-            tell(Heard::Gap);
-            match connections.recv().await {
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
-            }
-        } else {
+        if !client.is_connected() {
             tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        }
+        if let Err(error) = client.subscribe(channels.clone()).await {
+            if word(error.details()).is_some() && !std::mem::replace(&mut refused, true) {
+                tracing::error!(target: "redis_session", "Redis refuses a subscription to {}: {}", channels.join(" "), error.details());
+            }
+            tokio::time::sleep(if refused { PATIENCE } else { Duration::from_millis(20) }).await;
+            continue;
+        }
+        tell(Heard::Gap);
+        match connections.recv().await {
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
         }
     }
 }

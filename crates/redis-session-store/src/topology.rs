@@ -28,6 +28,15 @@ const ANSWER: Duration = Duration::from_millis(150);
 /// How long the rest of them has after the first one answered.
 const OTHERS: Duration = Duration::from_millis(20);
 
+/// Whether a failure says that servers may be elsewhere, or others than before.
+fn is_news(failure: &Failure) -> bool {
+    match failure {
+        Failure::NotSent(_) | Failure::Lost(_) | Failure::Silent(_) | Failure::Elsewhere(_) => true,
+        Failure::Refused(word) => matches!(*word, "READONLY" | "CLUSTERDOWN" | "MASTERDOWN"),
+        Failure::Odd => false,
+    }
+}
+
 /// All that a store needs to know of where its servers are.
 pub(crate) enum Topology {
     Single(Arc<Target>, Arc<Node>),
@@ -169,13 +178,13 @@ impl Server for Topology {
 }
 
 /// What those say who answer in time: a word that is newer may come a little later than the first one.
-async fn gather<T>(answers: impl Iterator<Item = impl Future<Output = Option<T>>>) -> Vec<T> {
+async fn gather<T>(others: Duration, answers: impl Iterator<Item = impl Future<Output = Option<T>>>) -> Vec<T> {
     let mut by = Instant::now() + ANSWER;
     let mut answers: FuturesUnordered<_> = answers.collect();
     let mut gathered = Vec::new();
     while let Ok(Some(answer)) = tokio::time::timeout_at(by.into(), answers.next()).await {
         if let Some(answer) = answer {
-            by = by.min(Instant::now() + OTHERS);
+            by = by.min(Instant::now() + others);
             gathered.push(answer);
         }
     }

@@ -4,7 +4,7 @@
 //! A server that answered `CLUSTERDOWN` is left alone until it says itself that it serves again: fred closes the
 //! connection at that answer, and gives it to everybody whose command was under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::patience::{Absence, Patience};
 use super::slots::{SLOTS, View};
-use super::{ANSWER, gather};
+use super::{ANSWER, OTHERS, gather, is_news};
 use crate::clock::ServerClock;
 use crate::node::{AbortOnDrop, Ask, Node, What};
 use crate::server::{Elsewhere, Failure};
@@ -32,6 +32,8 @@ const SOON: Duration = Duration::from_millis(50);
 /// The same once this lasts for [`LONG`].
 const LATER: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_secs(120);
+/// After so long without a word that is new enough, an older one is believed: the cluster was made anew.
+const REBUILT: Duration = Duration::from_secs(15);
 /// How often one operation is sent elsewhere. More means that servers disagree.
 const HOPS: usize = 5;
 /// Nobody has this slot.
@@ -53,6 +55,8 @@ struct Shared {
     look: Notify,
     /// Of a cluster whose servers are not known.
     lost: Absence,
+    /// Addresses that were left out, and told of once.
+    left_out: Mutex<BTreeSet<Address>>,
 }
 
 /// One server.
@@ -63,6 +67,8 @@ struct Member {
     /// It said that the cluster is down.
     gated: AtomicBool,
     absence: Absence,
+    /// When it was last begun with, or sent to by another one.
+    wanted: Mutex<Instant>,
 }
 
 impl Member {
@@ -86,7 +92,7 @@ struct Table {
     owners: Vec<u16>,
     primaries: Vec<Arc<Member>>,
     /// Connected, so that one that takes over answers at once.
-    _replicas: Vec<Arc<Member>>,
+    replicas: Vec<Arc<Member>>,
     epoch: u64,
     /// The clock by which the store tells the time; servers' own may differ by milliseconds.
     clock: Arc<ServerClock>,
@@ -94,8 +100,8 @@ struct Table {
 
 impl Table {
     fn empty() -> Self {
-        let (primaries, _replicas, clock) = Default::default();
-        Self { owners: vec![NOBODY; SLOTS], primaries, _replicas, epoch: 0, clock }
+        let (primaries, replicas, clock) = Default::default();
+        Self { owners: vec![NOBODY; SLOTS], primaries, replicas, epoch: 0, clock }
     }
 
     fn owner(&self, slot: u16) -> Option<&Arc<Member>> {
@@ -127,6 +133,7 @@ impl Cluster {
             members: Mutex::default(),
             look: Notify::new(),
             lost: Absence::default(),
+            left_out: Mutex::default(),
         });
         shared.add_seeds()?;
         let looks = AbortOnDrop(tokio::spawn(look_after(shared.clone())));
@@ -141,7 +148,7 @@ impl Cluster {
     async fn served(&self, by: Instant) -> Result<(), Error> {
         loop {
             let table = self.shared.table.load_full();
-            let covered = table.epoch > 0 && table.owners.iter().all(|owner| *owner != NOBODY);
+            let covered = table.owners.iter().all(|owner| *owner != NOBODY);
             let away: Vec<_> = table.primaries.iter().filter(|primary| !primary.is_well()).collect();
             if covered && away.is_empty() {
                 return Ok(());
@@ -184,17 +191,22 @@ impl Cluster {
                 }
                 Err(failure) => failure,
             };
-            if let Failure::Elsewhere(elsewhere) = &failure
-                && hops < HOPS
-                && let Some(there) = shared.follow(&member, elsewhere, slot)
-            {
-                hops += 1;
-                sent_to = Some((there, elsewhere.once));
-                continue;
+            if is_news(&failure) {
+                shared.look.notify_one();
             }
-            shared.look.notify_one();
+            let failure = match failure {
+                Failure::Elsewhere(elsewhere) => match shared.follow(&member, &elsewhere, slot) {
+                    Some(there) if hops < HOPS => {
+                        hops += 1;
+                        sent_to = Some((there, elsewhere.once));
+                        continue;
+                    }
+                    _ => Failure::NotSent(Some("the cluster's servers disagree about who has this key's slot".into())),
+                },
+                failure => failure,
+            };
             let again = match &failure {
-                Failure::NotSent(_) | Failure::Elsewhere(_) => true,
+                Failure::NotSent(_) => true,
                 Failure::Refused("LOADING" | "MASTERDOWN" | "READONLY" | "TRYAGAIN") => true,
                 Failure::Refused("CLUSTERDOWN") => {
                     member.gated.store(true, Ordering::Relaxed);
@@ -215,14 +227,14 @@ impl Cluster {
         loop {
             let table = self.shared.table.load_full();
             if let Some(member) = table.primaries.iter().find(|primary| primary.is_well()) {
-                member.node.time(by).await?;
-            }
-            if let Some(now) = table.clock.now() {
-                return Ok(now);
+                match member.node.time(by).await {
+                    Err(Failure::NotSent(_)) => {}
+                    answer => return answer.map(|time| table.clock.now().unwrap_or(time)),
+                }
             }
             self.shared.look.notify_one();
             if !patience.wait(&self.shared.lost).await {
-                return Err(Failure::NotSent(Some("no server of the cluster is known".into())));
+                return Err(Failure::NotSent(Some("no server of the cluster answers".into())));
             }
         }
     }
@@ -262,9 +274,14 @@ impl Cluster {
     /// The first slot of a primary that has none up to `slot`.
     pub(crate) fn slot_after(&self, slot: u16) -> Option<u16> {
         let table = self.shared.table.load();
-        let (visited, rest) = table.owners.split_at_checked(usize::from(slot) + 1)?;
-        let next = rest.iter().position(|owner| *owner != NOBODY && !visited.contains(owner))?;
-        u16::try_from(visited.len() + next).ok()
+        let mut visited = vec![false; table.primaries.len()];
+        for (at, owner) in (0..).zip(&table.owners) {
+            let Some(visited) = visited.get_mut(usize::from(*owner)) else { continue };
+            if !std::mem::replace(visited, true) && at > slot {
+                return Some(at);
+            }
+        }
+        None
     }
 }
 
@@ -281,57 +298,63 @@ impl Shared {
         }
         let target = self.way.target.at(address)?;
         let node = Arc::new(Node::start(&target, &self.settings)?);
-        let (gated, absence) = (AtomicBool::new(false), Absence::default());
-        let member = Arc::new(Member { address: address.clone(), target, node, gated, absence });
+        let (gated, absence, wanted) = (AtomicBool::new(false), Absence::default(), Mutex::new(Instant::now()));
+        let member = Arc::new(Member { address: address.clone(), target, node, gated, absence, wanted });
         members.insert(address.clone(), member.clone());
         Ok(member)
     }
 
     /// As [`member`](Self::member), of a server that another one announced.
     fn announced(&self, address: &Address) -> Option<Arc<Member>> {
-        let told = |error| tracing::error!(target: "redis_session", "a server of the cluster is left out: {error}");
+        let told = |error| {
+            if self.left_out.lock().unwrap_or_else(PoisonError::into_inner).insert(address.clone()) {
+                tracing::error!(target: "redis_session", "a server of the cluster is left out: {error}");
+            }
+        };
         self.member(&self.way.reached_at(address)).map_err(told).ok()
     }
 
     /// Goes where `MOVED` or `ASK` points to.
     fn follow(&self, from: &Member, elsewhere: &Elsewhere, slot: u16) -> Option<Arc<Member>> {
-        let there = match &elsewhere.host {
-            Some(host) => self.announced(&Address::new(host.clone(), elsewhere.port))?,
-            None => self.member(&Address::new(from.address.host.clone(), elsewhere.port)).ok()?,
-        };
-        if !elsewhere.once {
+        let host = elsewhere.host.as_ref().unwrap_or(&from.address.host);
+        let there = self.announced(&Address::new(host.clone(), elsewhere.port))?;
+        *there.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        let is_known = |table: &Table| table.owner(slot).is_some_and(|owner| Arc::ptr_eq(owner, &there));
+        if !elsewhere.once && !is_known(&self.table.load()) {
             self.table.rcu(|table| {
                 let mut table = Table::clone(table);
                 table.set_owner(slot, &there);
                 table
             });
-            self.look.notify_one();
         }
         Some(there)
     }
 
-    /// Asks all servers, and believes the one with the newest word. Tells whether all is well.
-    async fn refresh(&self) -> bool {
+    /// Asks all servers, and believes the one with the newest word, if it is not older than `floor` (`None`: than what was
+    /// believed before). Tells whether all is well.
+    async fn refresh(&self, floor: Option<u64>) -> bool {
         let members = self.members();
         let by = Instant::now() + ANSWER;
-        let views = gather(members.iter().map(async |member| Some((member, member.view(by).await.ok()?)))).await;
+        // Only its own word opens a gate, however late it comes.
+        let others = if members.iter().any(|member| member.gated.load(Ordering::Relaxed)) { ANSWER } else { OTHERS };
+        let asked = members.iter().map(async |member| Some((member, member.view(by).await.ok()?)));
+        let views = gather(others, asked).await;
         for (member, view) in &views {
             if view.ok {
                 member.gated.store(false, Ordering::Relaxed);
-                if member.node.is_well() {
-                    member.absence.over();
-                }
             }
         }
-        let best = views.iter().map(|(_, view)| view).filter(|view| view.ok).max_by_key(|view| view.epoch);
-        if let Some(view) = best.filter(|view| view.epoch >= self.table.load().epoch) {
+        members.iter().for_each(|member| member.absence.looked(member.is_well()));
+        let views: Vec<_> = views.into_iter().map(|(_, view)| view).collect();
+        let best = newest(&views);
+        if let Some(view) = best.filter(|view| view.epoch >= floor.unwrap_or(self.table.load().epoch)) {
             self.take_over(view);
         }
-        if views.is_empty() && self.add_seeds().is_err() {
+        if best.is_none() && self.add_seeds().is_err() {
             return false;
         }
         let table = self.table.load();
-        best.is_some() && table.primaries.iter().all(|primary| primary.is_well())
+        best.is_some_and(|best| best.epoch >= table.epoch) && table.primaries.iter().all(|primary| primary.is_well())
     }
 
     /// Makes a table of what a server says.
@@ -339,7 +362,7 @@ impl Shared {
         let old = self.table.load();
         let mut table = Table { epoch: view.epoch, ..Table::empty() };
         for range in &view.ranges {
-            table._replicas.extend(range.replicas.iter().filter_map(|replica| self.announced(replica)));
+            table.replicas.extend(range.replicas.iter().filter_map(|replica| self.announced(replica)));
             let Some(primary) = self.announced(&range.primary) else { continue };
             (range.first..=range.last).for_each(|slot| table.set_owner(slot, &primary));
         }
@@ -349,19 +372,19 @@ impl Shared {
         let known = clocks().find(|clock| clock.is_known());
         table.clock = known.filter(|_| !stays).unwrap_or(&old.clock).clone();
         let is_in = |member: &Arc<Member>| {
-            table.primaries.iter().chain(&table._replicas).any(|known| Arc::ptr_eq(known, member))
+            table.primaries.iter().chain(&table.replicas).any(|known| Arc::ptr_eq(known, member))
         };
         // Seeds may be other names of servers that are in it; they go once one of those answers. A new server has no slots
         // yet, and is in no table.
         let is_served = table.primaries.iter().any(|primary| primary.node.is_well());
         let stays = |member: &Arc<Member>| match self.way.seeds.contains(&member.address) {
             true => !is_served,
-            false => member.node.is_well(),
+            false => member.wanted.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < EVERY,
         };
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         members.retain(|_, member| is_in(member) || stays(member));
         drop(members);
-        if !table.primaries.is_empty() {
+        if old.primaries.is_empty() {
             self.lost.over();
         }
         self.table.store(Arc::new(table));
@@ -371,8 +394,9 @@ impl Shared {
     async fn what_is_missing(&self) -> Error {
         let members = self.members();
         let (mut newest, mut refused): (Option<View>, _) = (None, None);
+        let by = Instant::now() + ANSWER;
         for member in &members {
-            match member.view(Instant::now() + ANSWER).await {
+            match member.view(by).await {
                 Ok(view) if newest.as_ref().is_none_or(|newest| newest.epoch < view.epoch) => newest = Some(view),
                 Err(Failure::Refused(word)) => refused = Some((word, &member.address)),
                 _ => {}
@@ -419,25 +443,32 @@ impl Shared {
     }
 }
 
+/// The newest word of those that serve; of the same age, that of most.
+fn newest(views: &[View]) -> Option<&View> {
+    let votes = |view: &View| views.iter().filter(|other| other.epoch == view.epoch && other.agrees(view)).count();
+    views.iter().filter(|view| view.ok).max_by_key(|view| (view.epoch, votes(view)))
+}
+
 /// Looks after the table for ever.
 async fn look_after(shared: Arc<Shared>) {
     let mut ill_since: Option<Instant> = None;
     loop {
-        let well = shared.refresh().await;
-        let every = if well {
-            ill_since = None;
-            EVERY
-        } else if ill_since.get_or_insert_with(Instant::now).elapsed() < LONG {
-            SOON
-        } else {
-            LATER
+        let ill = ill_since.map(|since| since.elapsed());
+        // A cluster that was made anew begins at a low epoch.
+        let floor = ill.filter(|ill| *ill > REBUILT).map(|_| 0);
+        let well = shared.refresh(floor).await;
+        let every = match ill {
+            _ if well => EVERY,
+            Some(ill) if ill >= LONG => LATER,
+            _ => SOON,
         };
+        ill_since = if well { None } else { ill_since.or_else(|| Some(Instant::now())) };
+        // Not more often, whatever is asked for: what comes in between is looked at together.
+        tokio::time::sleep(SOON).await;
         if well {
             let _ = tokio::time::timeout(every, shared.look.notified()).await;
-            // What is asked for at once is looked at together.
-            tokio::time::sleep(SOON / 5).await;
         } else {
-            tokio::time::sleep(every).await;
+            tokio::time::sleep(every - SOON).await;
         }
     }
 }

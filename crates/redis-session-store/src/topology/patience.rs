@@ -1,6 +1,7 @@
 //! How long callers wait for a server that is away: its first moments, in which another may take over, are waited out.
 //! Later ones are answered at once, so that an outage does not cost every request a deadline.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,17 +12,35 @@ const LONGEST: Duration = Duration::from_millis(20);
 
 /// Since when a server was found away.
 #[derive(Default)]
-pub(crate) struct Absence(Mutex<Option<Instant>>);
+pub(crate) struct Absence {
+    since: Mutex<Option<Instant>>,
+    /// Whether there is such a time: every good answer asks, and many share this line of memory.
+    noted: AtomicBool,
+    /// Whether it was well when it was looked at last.
+    was_well: AtomicBool,
+}
 
 impl Absence {
     /// It is away. Says for how long already.
     fn note(&self) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now).elapsed()
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        self.noted.store(true, Ordering::Relaxed);
+        since.elapsed()
     }
 
     /// It is back.
     pub(crate) fn over(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if self.noted.load(Ordering::Relaxed) {
+            self.noted.store(false, Ordering::Relaxed);
+            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// It was looked at. One that answers the health check, and goes on refusing what it is asked, is not back.
+    pub(crate) fn looked(&self, well: bool) {
+        if !self.was_well.swap(well, Ordering::Relaxed) && well {
+            self.over();
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 //! themselves are asked whether one of them is the primary now. What they say holds for a while only: if the failover
 //! was given up, the Sentinels' word counts again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use redis_session_core::{Error, Kind, Time};
 use tokio::sync::Notify;
 
 use super::patience::{Absence, Patience};
-use super::{ANSWER, gather};
+use super::{ANSWER, OTHERS, gather, is_news};
 use crate::node::{AbortOnDrop, Ask, Node};
 use crate::server::{Failure, Reply};
 use crate::subscription::{Heard, Subscription};
@@ -34,6 +35,8 @@ const HUNT_EVERY: Duration = Duration::from_millis(10);
 const HUNT: Duration = Duration::from_secs(3);
 /// For how long a promoted server is believed against the Sentinels' older word.
 const PROVISIONAL: Duration = Duration::from_secs(3);
+/// After so long of naming others than before, the Sentinels are believed whatever their epoch: their memory was made anew.
+const REMADE: Duration = Duration::from_secs(15);
 /// What Sentinels tell that changes the way, or soon will.
 const CHANNELS: [&str; 6] = [
     "+switch-master",
@@ -73,6 +76,10 @@ struct State {
     provisional: Option<(Instant, u64)>,
     /// Until when a failover is expected to end.
     hunt: Option<Instant>,
+    /// Since when Sentinels name others than the one that is believed. `None`: they do not.
+    disagreed: Option<Instant>,
+    /// Addresses that were left out, and told of once.
+    left_out: BTreeSet<Address>,
 }
 
 impl State {
@@ -90,6 +97,9 @@ struct Server {
     target: Target,
     node: Arc<Node>,
     absence: Absence,
+    /// Whether it called itself a replica since it was last the primary: only such a one can have been promoted. An old
+    /// primary that comes back calls itself a primary as well.
+    was_replica: AtomicBool,
 }
 
 struct Sentinel {
@@ -173,7 +183,9 @@ impl Sentinels {
                 }
                 Err(failure) => failure,
             };
-            shared.look.notify_one();
+            if is_news(&failure) {
+                shared.look.notify_one();
+            }
             let again =
                 matches!(failure, Failure::NotSent(_) | Failure::Refused("LOADING" | "MASTERDOWN" | "READONLY"));
             if !again || !patience.wait(&primary.absence).await {
@@ -185,12 +197,16 @@ impl Sentinels {
     pub(crate) async fn time(&self, by: Instant) -> Result<Time, Failure> {
         let mut patience = Patience::new(by, self.shared.settings.deadline);
         loop {
-            if let Some(primary) = self.shared.primary.load_full() {
-                return primary.node.time(by).await;
+            let primary = self.shared.primary.load_full();
+            if let Some(primary) = &primary {
+                match primary.node.time(by).await {
+                    Err(Failure::NotSent(_)) => {}
+                    answer => return answer,
+                }
             }
             self.shared.look.notify_one();
-            if !patience.wait(&self.shared.lost).await {
-                return Err(Failure::NotSent(Some("no Sentinel has named a primary yet".into())));
+            if !patience.wait(primary.as_ref().map_or(&self.shared.lost, |primary| &primary.absence)).await {
+                return Err(Failure::NotSent(Some("the primary does not answer, or is not known yet".into())));
             }
         }
     }
@@ -263,7 +279,8 @@ impl Shared {
         }
         let started = self.way.target.at(&address).and_then(|target| {
             let node = Arc::new(Node::start(&target, &self.settings)?);
-            Ok(Arc::new(Server { address: address.clone(), target, node, absence: Absence::default() }))
+            let (absence, was_replica) = (Absence::default(), AtomicBool::new(false));
+            Ok(Arc::new(Server { address: address.clone(), target, node, absence, was_replica }))
         });
         match started {
             Ok(server) => {
@@ -271,7 +288,9 @@ impl Shared {
                 Some(server)
             }
             Err(error) => {
-                tracing::error!(target: "redis_session", "a server that Sentinel names is left out: {error}");
+                if state.left_out.insert(address) {
+                    tracing::error!(target: "redis_session", "a server that Sentinel names is left out: {error}");
+                }
                 None
             }
         }
@@ -282,15 +301,22 @@ impl Shared {
         let views = self.views().await;
         for address in views.iter().flat_map(|view| &view.sentinels) {
             let address = self.way.reached_at(address);
-            if let Err(error) = Self::add_sentinel(self, &address) {
+            if let Err(error) = Self::add_sentinel(self, &address)
+                && self.state().left_out.insert(address)
+            {
                 tracing::error!(target: "redis_session", "a Sentinel is left out: {error}");
             }
         }
         let replicas: Vec<_> =
             views.iter().flat_map(|view| &view.replicas).filter_map(|replica| self.server(replica)).collect();
-        for (epoch, address) in candidates(&views) {
+        let candidates = candidates(&views);
+        let mut agreed = candidates.is_empty();
+        for (epoch, address) in candidates {
             let older = {
                 let mut state = self.state();
+                if state.disagreed.is_some_and(|since| since.elapsed() > REMADE) {
+                    state.epoch = 0;
+                }
                 state.provisional = state.provisional.filter(|(until, _)| Instant::now() < *until);
                 epoch < state.epoch || state.provisional.is_some_and(|(_, against)| epoch <= against)
             };
@@ -298,7 +324,17 @@ impl Shared {
             // A dead one is not waited for: it has not become the primary.
             if server.node.is_well() && is_primary(&server.node).await {
                 self.go_to(&server, epoch);
+                agreed = true;
                 break;
+            }
+        }
+        {
+            let mut state = self.state();
+            state.disagreed = if agreed { None } else { state.disagreed.or_else(|| Some(Instant::now())) };
+        }
+        for replica in replicas.iter().filter(|replica| !replica.was_replica.load(Ordering::Relaxed)) {
+            if replica.node.is_well() && role(&replica.node).await == Some(Role::Replica) {
+                replica.was_replica.store(true, Ordering::Relaxed);
             }
         }
         if views.iter().any(|view| view.fails_over) {
@@ -307,8 +343,8 @@ impl Shared {
         self.forget(&views, &replicas);
         let primary = self.primary.load();
         let well = primary.as_ref().is_some_and(|primary| primary.node.is_well());
-        if let (true, Some(primary)) = (well, &*primary) {
-            primary.absence.over();
+        if let Some(primary) = &*primary {
+            primary.absence.looked(well);
         }
         well
     }
@@ -326,7 +362,9 @@ impl Shared {
         };
         let current = self.primary.load_full();
         let others = servers.iter().filter(|server| {
-            current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, server)) && server.node.is_well()
+            current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, server))
+                && server.was_replica.load(Ordering::Relaxed)
+                && server.node.is_well()
         });
         let mut asked: FuturesUnordered<_> =
             others.map(async |server| is_primary(&server.node).await.then_some(server)).collect();
@@ -359,6 +397,7 @@ impl Shared {
     fn switch(&self, server: &Arc<Server>) {
         self.lost.over();
         server.absence.over();
+        server.was_replica.store(false, Ordering::Relaxed);
         self.primary.store(Some(server.clone()));
     }
 
@@ -368,8 +407,14 @@ impl Shared {
             return;
         }
         let named: Vec<_> = views.iter().map(|view| self.way.reached_at(&view.primary)).collect();
+        let sentinels: Vec<_> =
+            views.iter().flat_map(|view| &view.sentinels).map(|address| self.way.reached_at(address)).collect();
         let current = self.primary.load_full();
-        self.state().servers.retain(|address, server| {
+        let mut state = self.state();
+        state.sentinels.retain(|address, sentinel| {
+            self.way.seeds.contains(address) || sentinels.contains(address) || sentinel.node.is_well()
+        });
+        state.servers.retain(|address, server| {
             named.contains(address)
                 || replicas.iter().any(|replica| Arc::ptr_eq(replica, server))
                 || current.as_ref().is_some_and(|current| Arc::ptr_eq(current, server))
@@ -379,7 +424,7 @@ impl Shared {
     async fn views(&self) -> Vec<View> {
         let sentinels: Vec<_> = self.state().sentinels.values().cloned().collect();
         let by = Instant::now() + ANSWER;
-        gather(sentinels.iter().map(async |sentinel| sentinel.view(&self.name, by).await.ok())).await
+        gather(OTHERS, sentinels.iter().map(async |sentinel| sentinel.view(&self.name, by).await.ok())).await
     }
 
     /// Why there is no primary at start.
@@ -425,6 +470,8 @@ impl Sentinel {
                 let known = if known.is_empty() { "none at all".to_owned() } else { known.join(", ") };
                 format!("the Sentinels know no primary \"{name}\"; they know {known}: write redis-sentinel://host/name")
             }
+            // Its user may not ask which ones it knows.
+            Err(Failure::Refused("NOPERM")) => format!("the Sentinels know no primary \"{name}\""),
             _ => "what was given as a Sentinel is none: write redis://host for a single server, or the Sentinels' port"
                 .to_owned(),
         }
@@ -493,22 +540,42 @@ fn names(text: &str, name: &str) -> bool {
     text.split(' ').any(|word| word == name)
 }
 
+#[derive(PartialEq, Eq)]
+enum Role {
+    Primary,
+    Replica,
+}
+
+/// What a server calls itself. `None`: it does not say.
+async fn role(node: &Node) -> Option<Role> {
+    let Ok(Reply::List(parts)) = node.tell("ROLE", Vec::new(), Instant::now() + ANSWER).await else { return None };
+    match parts.first() {
+        Some(Reply::Text(role)) if role == "master" => Some(Role::Primary),
+        Some(Reply::Text(role)) if role == "slave" => Some(Role::Replica),
+        _ => None,
+    }
+}
+
 async fn is_primary(node: &Node) -> bool {
-    let role = node.tell("ROLE", Vec::new(), Instant::now() + ANSWER).await;
-    matches!(role, Ok(Reply::List(parts)) if matches!(parts.first(), Some(Reply::Text(role)) if role == "master"))
+    role(node).await == Some(Role::Primary)
 }
 
 /// Looks after the way for ever.
 async fn look_after(shared: Arc<Shared>) {
     loop {
+        let looked = Instant::now();
         let well = shared.refresh().await;
-        while shared.hunt().await {
+        // A promotion that a Sentinel tells of counts as well, so nobody hunts for long without asking.
+        while looked.elapsed() < SOON && shared.hunt().await {
             tokio::time::sleep(HUNT_EVERY).await;
+        }
+        if shared.state().hunt.is_some() {
+            continue;
         }
         let every = if well { EVERY } else { SOON };
         let _ = tokio::time::timeout(every, shared.look.notified()).await;
-        // What is asked for at once is looked at together.
-        tokio::time::sleep(SOON / 5).await;
+        // Not more often, whatever is asked for: what comes in between is looked at together.
+        tokio::time::sleep(SOON.saturating_sub(looked.elapsed())).await;
     }
 }
 

@@ -35,9 +35,18 @@ impl View {
         let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let epoch = field("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).ok_or(Failure::Odd)?;
         let Reply::List(slots) = slots else { return Err(Failure::Odd) };
-        let ranges =
-            slots.into_iter().map(|slots| range(slots, asked).ok_or(Failure::Odd)).collect::<Result<_, _>>()?;
+        let ranges = slots.into_iter().map(|slots| range(slots, asked).ok_or(Failure::Odd));
+        let mut ranges: Vec<Range> = ranges.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        ranges.sort_by_key(|range| range.first);
         Ok(Self { ok: field("cluster_state") == Some("ok"), epoch, ranges })
+    }
+
+    /// Whether both name the same primaries.
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        let owners = |view: &'_ Self| -> Vec<_> {
+            view.ranges.iter().map(|range| (range.first, range.last, range.primary.clone())).collect()
+        };
+        owners(self) == owners(other)
     }
 
     /// How many slots nobody has.
@@ -47,8 +56,8 @@ impl View {
     }
 }
 
-/// `[first, last, primary, replica…]`, each server as `[host, port, id…]`.
-fn range(slots: Reply, asked: &Address) -> Option<Range> {
+/// `[first, last, primary, replica…]`, each server as `[host, port, id…]`. `Some(None)`: nobody knows where its primary is.
+fn range(slots: Reply, asked: &Address) -> Option<Option<Range>> {
     let Reply::List(parts) = slots else { return None };
     let mut parts = parts.into_iter();
     let mut slot = || match parts.next()? {
@@ -58,23 +67,25 @@ fn range(slots: Reply, asked: &Address) -> Option<Range> {
     let (first, last) = (slot()?, slot()?);
     let mut servers = parts.map(|server| address(server, asked));
     let primary = servers.next()??;
-    (first <= last).then(|| Range { first, last, primary, replicas: servers.flatten().collect() })
+    let replicas = servers.flatten().flatten().collect();
+    (first <= last).then(|| primary.map(|primary| Range { first, last, primary, replicas }))
 }
 
-/// Without a host, it is the one that was asked: the cluster does not know by what name we reach it.
-fn address(server: Reply, asked: &Address) -> Option<Address> {
+/// Without a host, it is the one that was asked: the cluster does not know by what name we reach it. `Some(None)`: nobody
+/// knows where it is.
+fn address(server: Reply, asked: &Address) -> Option<Option<Address>> {
     let Reply::List(parts) = server else { return None };
     let mut parts = parts.into_iter();
     let text = |host: Bytes| String::from_utf8(host.into()).ok();
     let host = match parts.next()? {
         Reply::Nothing => asked.host.clone(),
         Reply::Text(host) if host.is_empty() => asked.host.clone(),
-        Reply::Text(host) if host == "?" => return None,
+        Reply::Text(host) if host == "?" => return Some(None),
         Reply::Text(host) => text(host)?,
         _ => return None,
     };
     match parts.next()? {
-        Reply::Number(port) => Some(Address::new(host, u16::try_from(port).ok().filter(|port| *port > 0)?)),
+        Reply::Number(port) => Some(Some(Address::new(host, u16::try_from(port).ok().filter(|port| *port > 0)?))),
         _ => None,
     }
 }
@@ -116,6 +127,10 @@ mod tests {
         assert_eq!(view.ranges[0].replicas[0].to_string(), "[fd00::2]:8");
         assert_eq!(view.ranges[1].primary, Address::new("asked", 9));
         assert_eq!(view.ranges[1].replicas, [Address::new("asked", 9)]);
+        let unknown =
+            Reply::List(vec![slots(0, 5, vec![server(text("?"), 7)]), slots(6, 9, vec![server(text("h"), 7)])]);
+        let view = View::read(&info(), unknown, &asked()).unwrap();
+        assert_eq!((view.ranges.len(), view.uncovered()), (1, SLOTS - 4));
         let failed = text("cluster_state:fail\r\ncluster_current_epoch:7");
         let view = View::read(&failed, Reply::List(vec![]), &asked()).unwrap();
         assert!(!view.ok && view.uncovered() == SLOTS);
@@ -131,7 +146,6 @@ mod tests {
             Reply::List(vec![slots(-1, 5, good())]),
             Reply::List(vec![slots(6, 5, good())]),
             Reply::List(vec![slots(0, 5, vec![])]),
-            Reply::List(vec![slots(0, 5, vec![server(text("?"), 7)])]),
             Reply::List(vec![slots(0, 5, vec![server(text("h"), 0)])]),
             Reply::List(vec![slots(0, 5, vec![server(text("h"), 65_536)])]),
             Reply::List(vec![slots(0, 5, vec![server(Reply::Other, 7)])]),

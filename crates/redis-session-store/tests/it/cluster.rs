@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis_session_core::{Ended, PageMark, Store, Stored};
@@ -84,7 +84,6 @@ async fn what_cannot_work_is_told_at_start_with_what_to_write_instead() {
     let in_clear = RedisStore::options("redis-cluster://10.0.0.1").refuse_plain_tcp().connect().await.unwrap_err();
     assert!(in_clear.is_config(), "{in_clear}");
 
-    // A single server's URL where a cluster's is due: told as soon as a key is elsewhere.
     cluster.nodes()[0].run(&["CLUSTER", "DELSLOTSRANGE", "0", "100"]);
     let gap = RedisStore::connect(&cluster.url()).await.unwrap_err();
     assert!(gap.is_unavailable() && gap.to_string().contains("101 of 16384 belong to no server"), "{gap}");
@@ -183,7 +182,7 @@ async fn nobody_notices_that_slots_move() {
         all.iter().map(|(_, lost)| lost).sum::<u64>()
     );
     assert!(errors.is_empty(), "{errors:?}");
-    assert!(all.iter().all(|(_, lost)| *lost == 0));
+    assert!(all.iter().all(|(seen, lost)| *lost == 0 && seen.unknown == 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,11 +215,11 @@ async fn nobody_notices_that_redis_cli_moves_many_slots() {
         "redis-cli moved {slots} slots under {operations} operations: {} errors, slowest {slowest:?}, {lost} counts lost",
         errors.len()
     );
-    assert!(errors.is_empty() && lost == 0, "{errors:?}");
+    assert!(errors.is_empty() && lost == 0 && all.iter().all(|(seen, _)| seen.unknown == 0), "{errors:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_are_spread_evenly_and_many_are_read_as_fast_as_few() {
+async fn sessions_are_spread_evenly_over_the_servers() {
     let cluster = Cluster::options().replicas(0).start();
     let store = patient(&cluster.url()).await;
     let many = times(1_000_000) as usize;
@@ -265,23 +264,15 @@ async fn sessions_are_spread_evenly_and_many_are_read_as_fast_as_few() {
 }
 
 /// When a shard accepts a write again, as a plain connection to each of its servers sees it.
-fn watch_truth(
-    cluster: &Arc<Cluster>,
-    key: String,
-    old: u16,
-    stop: &Arc<AtomicBool>,
-) -> std::thread::JoinHandle<Option<Instant>> {
-    let (cluster, stop) = (cluster.clone(), stop.clone());
+fn watch_truth(cluster: &Arc<Cluster>, key: String, old: u16) -> std::thread::JoinHandle<Instant> {
+    let cluster = cluster.clone();
     std::thread::spawn(move || {
         let others: Vec<_> = cluster.nodes().iter().filter(|node| node.port() != old).collect();
-        while !stop.load(Ordering::Relaxed) {
-            // Without a change: an EXPIRE of a key that is not there.
-            if others.iter().any(|node| node.command(&["HDEL", &key, "no such field"]).error().is_none()) {
-                return Some(Instant::now());
-            }
+        // A write that changes nothing.
+        while others.iter().all(|node| node.command(&["HDEL", &key, "no such field"]).error().is_some()) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        None
+        Instant::now()
     })
 }
 
@@ -310,19 +301,17 @@ async fn a_primary_that_goes_takes_nobody_else_with_it_and_its_sessions_are_back
             .collect();
         let load = Load::start(&store, &visitors, Duration::from_millis(4)).await;
         load.goes_on(500).await;
-        let stop = Arc::new(AtomicBool::new(false));
         let gone = Instant::now();
         if frozen {
             victim.pause()
         } else {
             victim.kill()
         }
-        let truth = watch_truth(&cluster, visitors[0].name(), victim.port(), &stop);
+        let truth = watch_truth(&cluster, visitors[0].name(), victim.port());
         let new = cluster.wait_for_new_primary(&visitors[0].name(), victim);
-        let truth = truth.join().unwrap().unwrap();
+        let truth = truth.join().unwrap();
         load.goes_on(1000).await;
         let all = load.end().await;
-        stop.store(true, Ordering::Relaxed);
         let back = all
             .iter()
             .filter(|(seen, _)| of_victim.contains(&seen.visitor.name()))
