@@ -72,6 +72,24 @@ fn r79_the_rule_is_the_same_wherever_it_is_written() {
     assert_eq!(rights(&sentinels), rights(of_sentinels));
 }
 
+#[test]
+fn each_test_that_the_page_of_running_it_names_is_there() {
+    let page = fs::read_to_string(deploy("../docs/running.md")).unwrap();
+    let definitions = page.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: "));
+    let mut count = 0;
+    for (label, of) in definitions {
+        let (file, name) = of.split_once(' ').unwrap();
+        let tests = fs::read_to_string(deploy(&format!("../docs/{file}"))).expect(file);
+        assert!(tests.contains(&format!("fn {}(", name.trim_matches('"'))), "{label}: {of}");
+        assert!(page.contains(&format!("[test][{label}]")), "nothing is shown by {label}");
+        count += 1;
+    }
+    let known = |label: &str| page.contains(&format!("\n[{label}]: "));
+    let used = page.split("[test][").skip(1).map(|rest| rest.split(']').next().unwrap());
+    assert_eq!(used.filter(|label| !known(label)).collect::<Vec<_>>(), Vec::<&str>::new());
+    assert!(count > 40, "{count}");
+}
+
 /// The contract under deploy's settings and user, but that the test itself gets in without a password.
 #[tokio::test(flavor = "multi_thread")]
 async fn r71_r79_the_store_sends_what_its_rule_allows_and_the_rule_allows_no_more() {
