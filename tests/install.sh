@@ -9,6 +9,8 @@ want chromium chromium
 want chromedriver chromium-driver
 want docker-compose docker-compose
 want jq jq
+want openssl openssl
+python3 -c 'import yaml' 2>/dev/null || missing+=(python3 python3-yaml)
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 apt() {

@@ -15,7 +15,11 @@ gated() {
 }
 
 all() {
-  REDIS_PASSWORD=x SESSION_KEY=x docker-compose config --quiet || return
+  local profile
+  for profile in single replicas sentinel cluster tls; do
+    COMPOSE_PROFILES=$profile REDIS_PASSWORD=x SESSION_KEY=x docker-compose config --quiet || return
+  done
+  python3 tests/kubernetes.py kubernetes/*.yaml || return
   local features
   features=$(gated | awk '$2 != "mutants" { print $1 "/" $2 }' | sort -u | paste -sd ,) || return
   cargo test --workspace --no-fail-fast --features "$features" || return

@@ -17,6 +17,7 @@ use redis_session::fred::types::Builder;
 use redis_session::fred::types::config::{Config, ReconnectPolicy};
 
 use crate::passwords::Password;
+use crate::settings::{Login, Start};
 
 /// An account is a hash in Redis: its key begins with this, and ends with the name.
 const PREFIX: &str = "shop:account:";
@@ -67,12 +68,16 @@ enum Place {
 }
 
 impl Accounts {
-    /// In the Redis at this URL, or in this process.
-    pub(crate) async fn open(redis_url: Option<&str>) -> Result<Self, Failed> {
-        let place = match redis_url {
-            Some(url) => Place::Redis(connect(url).await?),
-            None => Place::Memory(Mutex::default()),
-        };
+    pub(crate) async fn in_memory() -> Result<Self, Failed> {
+        Self::at(Place::Memory(Mutex::default())).await
+    }
+
+    /// In the Redis at this URL.
+    pub(crate) async fn in_redis(url: &str, login: &Login, start: Start) -> Result<Self, Failed> {
+        Self::at(Place::Redis(connect(url, login, start).await?)).await
+    }
+
+    async fn at(place: Place) -> Result<Self, Failed> {
         Ok(Self { place: Arc::new(place), nobody: Password::default().hash().await?.into() })
     }
 
@@ -135,8 +140,12 @@ impl Accounts {
     }
 }
 
-async fn connect(url: &str) -> Result<Client, Failed> {
-    let mut builder = Builder::from_config(Config::from_url(url)?);
+async fn connect(url: &str, login: &Login, start: Start) -> Result<Client, Failed> {
+    let mut config = Config::from_url(url)?;
+    config.username = login.user.clone().or(config.username);
+    config.password = login.password.clone().or(config.password);
+    config.fail_fast = start == Start::WithRedis;
+    let mut builder = Builder::from_config(config);
     builder.with_performance_config(|performance| performance.default_command_timeout = PATIENCE);
     builder.with_connection_config(|connection| {
         connection.connection_timeout = Duration::from_secs(1);
@@ -147,7 +156,10 @@ async fn connect(url: &str) -> Result<Client, Failed> {
     });
     builder.set_policy(ReconnectPolicy::new_exponential(0, 10, 1000, 2));
     let client = builder.build()?;
-    client.init().await?;
+    match start {
+        Start::WithRedis => drop(client.init().await?),
+        Start::Anyway => drop(client.connect()),
+    }
     Ok(client)
 }
 

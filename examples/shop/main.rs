@@ -28,7 +28,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::middleware::{from_fn_with_state, map_response};
-use redis_session::RedisSessionLayer;
+use axum::routing::get;
+use redis_session::{MemoryStore, RedisSessionLayer, Store};
 use tokio::net::TcpListener;
 
 use crate::routes::Shop;
@@ -49,7 +50,12 @@ async fn main() -> ExitCode {
 
 async fn serve() -> Result<(), Box<dyn Error>> {
     let settings = Settings::from_env()?;
-    let sessions = RedisSessionLayer::with_store(Watched(settings.store().await?), settings.keys()?)
+    let redis = settings.redis().await?;
+    let store: Box<dyn Store> = match redis.clone() {
+        Some(redis) => Box::new(redis),
+        None => Box::new(MemoryStore::new()),
+    };
+    let sessions = RedisSessionLayer::with_store(Watched(store), settings.keys()?)
         .cookie(settings.cookie()?)
         .log_in_page("/login")
         .step_up_page("/confirm")
@@ -67,7 +73,8 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         .layer(sessions.clone())
         .layer(map_response(answer::explain_errors))
         .layer(from_fn_with_state(Arc::new(settings.instance(listening)), watch))
-        .layer(map_response(answer::harden));
+        .layer(map_response(answer::harden))
+        .route("/ready", get(async move || routes::readiness(redis.as_ref()).await));
 
     greet(&settings.greeting(listening));
     let ends = async move {

@@ -1,11 +1,11 @@
 //! What the shop does at each address. Forms change the session and redirect; pages show it.
 
 use axum::extract::Path;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
-use redis_session::{CsrfToken, Flash, Fresh, Session};
+use redis_session::{CsrfToken, Flash, Fresh, RedisStore, Session};
 use tokio::sync::watch;
 
 use crate::accounts::{Accounts, Name};
@@ -49,6 +49,14 @@ pub(crate) fn all(shop: Shop) -> Router {
         .route("/icon.svg", get(icon))
         .fallback(not_found)
         .with_state(shop)
+}
+
+/// Who balances the load asks this one. Not whether the process is to be started again: that does not bring Redis back.
+pub(crate) async fn readiness(redis: Option<&RedisStore>) -> StatusCode {
+    match redis {
+        Some(redis) if redis.ping().await.is_err() => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::NO_CONTENT,
+    }
 }
 
 async fn catalogue(shopper: Session<Shopper>, token: CsrfToken) -> Answer {

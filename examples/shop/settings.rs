@@ -5,7 +5,7 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::http::Uri;
-use redis_session::{Cookie, CsrfLayer, KeyRing, MemoryStore, RedisStore, Store};
+use redis_session::{Cookie, CsrfLayer, KeyRing, RedisStore, RedisStoreOptions};
 
 use crate::accounts::{self, Accounts};
 use crate::watch::Instance;
@@ -16,14 +16,91 @@ use crate::watch::Instance;
 /// | `BIND` | the address to listen on | 127.0.0.1 |
 /// | `PUBLIC_URL` | what visitors' browsers open, where that is a proxy before the shop | the address to listen on |
 /// | `REDIS_URL` | where sessions and accounts are kept | the memory of this process |
+/// | `REDIS_USER`, `REDIS_PASSWORD` | who the shop is to Redis | what `REDIS_URL` says |
+/// | `REDIS_SENTINEL_USER`, `REDIS_SENTINEL_PASSWORD` | who the shop is to Sentinels | nobody |
+/// | `ACCOUNTS_URL` | one Redis for accounts, where sessions are in a cluster or behind Sentinels | `REDIS_URL` |
+/// | `START_WITHOUT_REDIS` | any text: start, and be ready once Redis answers | end with an error while it is away |
 /// | `SESSION_KEY` | what signs the cookies, the same for all instances: `openssl rand -base64 32` | a new random key |
 /// | `INSTANCE` | a name to tell instances apart | the port |
+///
+/// Built with `--features tls`, it takes `rediss://` too, and trusts the authorities in the file that `SSL_CERT_FILE` names.
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     public_url: Option<String>,
-    redis_url: Option<String>,
+    redis: Option<Redis>,
     has_key: bool,
     instance: Option<String>,
+}
+
+/// Where Redis is and who the shop is to it.
+struct Redis {
+    url: String,
+    accounts_url: String,
+    login: Login,
+    sentinel_login: Login,
+    start: Start,
+}
+
+/// A user and a password. `None`: what the URL says.
+pub(crate) struct Login {
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
+}
+
+/// What is to be done while Redis is away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    WithRedis,
+    Anyway,
+}
+
+impl Redis {
+    /// `None`: no variable says where it is.
+    fn from_env() -> Result<Option<Self>, Box<dyn Error>> {
+        let Some(url) = variable("REDIS_URL") else { return Ok(None) };
+        let is_single = !url.split("://").next().is_some_and(|scheme| scheme.contains('-'));
+        let accounts_url = match variable("ACCOUNTS_URL") {
+            Some(url) => url,
+            None if is_single => url.clone(),
+            None => {
+                return Err("with sessions in a cluster or behind Sentinels, accounts need a Redis of their own: \
+                            set ACCOUNTS_URL=redis://host:6379"
+                    .into());
+            }
+        };
+        let login =
+            |of: &str| Login { user: variable(&format!("{of}_USER")), password: variable(&format!("{of}_PASSWORD")) };
+        let start = if variable("START_WITHOUT_REDIS").is_some() { Start::Anyway } else { Start::WithRedis };
+        let (login, sentinel_login) = (login("REDIS"), login("REDIS_SENTINEL"));
+        Ok(Some(Self { url, accounts_url, login, sentinel_login, start }))
+    }
+
+    fn options(&self) -> RedisStoreOptions {
+        let mut options = RedisStore::options(&self.url);
+        if let Some(user) = &self.login.user {
+            options = options.user(user);
+        }
+        if let Some(password) = &self.login.password {
+            options = options.password(password);
+        }
+        if let Some(user) = &self.sentinel_login.user {
+            options = options.sentinel_user(user);
+        }
+        if let Some(password) = &self.sentinel_login.password {
+            options = options.sentinel_password(password);
+        }
+        match self.start {
+            Start::WithRedis => options,
+            Start::Anyway => options.start_without_redis(),
+        }
+    }
+
+    /// As in its URL, without the password that this may hold.
+    fn place(&self) -> &str {
+        let place = self.url.split_once("://").map_or("", |(_, place)| place);
+        let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+        place.split('?').next().unwrap_or_default()
+    }
 }
 
 impl Settings {
@@ -39,21 +116,25 @@ impl Settings {
         Ok(Self {
             listen: (bind, port).into(),
             public_url: variable("PUBLIC_URL").map(|url| url.trim_end_matches('/').to_owned()),
-            redis_url: variable("REDIS_URL"),
+            redis: Redis::from_env()?,
             has_key: variable("SESSION_KEY").is_some(),
             instance: variable("INSTANCE"),
         })
     }
 
-    pub(crate) async fn store(&self) -> Result<Box<dyn Store>, redis_session::Error> {
-        Ok(match &self.redis_url {
-            Some(url) => Box::new(RedisStore::connect(url).await?),
-            None => Box::new(MemoryStore::new()),
-        })
+    /// `None`: sessions are in the memory of this process.
+    pub(crate) async fn redis(&self) -> Result<Option<RedisStore>, redis_session::Error> {
+        match &self.redis {
+            Some(redis) => Ok(Some(redis.options().connect().await?)),
+            None => Ok(None),
+        }
     }
 
     pub(crate) async fn accounts(&self) -> Result<Accounts, accounts::Failed> {
-        Accounts::open(self.redis_url.as_deref()).await
+        match &self.redis {
+            Some(redis) => Accounts::in_redis(&redis.accounts_url, &redis.login, redis.start).await,
+            None => Accounts::in_memory().await,
+        }
     }
 
     pub(crate) fn keys(&self) -> Result<KeyRing, redis_session::Error> {
@@ -91,14 +172,10 @@ impl Settings {
         Instance { name, place: self.place() }
     }
 
-    /// Where sessions are kept, without the password that the URL may hold.
+    /// Where sessions are kept.
     fn place(&self) -> String {
-        match &self.redis_url {
-            Some(url) => {
-                let uri: Uri = url.parse().unwrap_or_default();
-                let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(6379));
-                format!("Redis at {host}:{port}")
-            }
+        match &self.redis {
+            Some(redis) => format!("Redis at {}", redis.place()),
             None => "the memory of this process".to_owned(),
         }
     }
@@ -106,7 +183,7 @@ impl Settings {
     /// The first lines on the terminal. The address comes first and alone.
     pub(crate) fn greeting(&self, listening: SocketAddr) -> String {
         let place = self.place();
-        let sessions = match (&self.redis_url, self.has_key) {
+        let sessions = match (&self.redis, self.has_key) {
             (None, _) => format!(
                 "Sessions are in {place}, and end with it; so do accounts.\n\
                  With REDIS_URL=redis://127.0.0.1 and one SESSION_KEY, several instances share them."

@@ -75,7 +75,10 @@ pub(crate) fn refusal(variables: &[(&str, &str)]) -> String {
 
 fn command(variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(program());
-    for name in ["BIND", "PUBLIC_URL", "REDIS_URL", "SESSION_KEY", "INSTANCE"] {
+    let of_redis =
+        ["REDIS_URL", "REDIS_USER", "REDIS_PASSWORD", "ACCOUNTS_URL", "START_WITHOUT_REDIS", "SSL_CERT_FILE"];
+    let of_sentinels = ["REDIS_SENTINEL_USER", "REDIS_SENTINEL_PASSWORD"];
+    for name in ["BIND", "PUBLIC_URL", "SESSION_KEY", "INSTANCE"].iter().chain(&of_redis).chain(&of_sentinels) {
         command.env_remove(name);
     }
     command.env("PORT", "0").envs(variables.iter().copied()).stdin(Stdio::null());
@@ -88,7 +91,7 @@ fn program() -> PathBuf {
     let program = tests.ancestors().nth(2).unwrap().join("examples/shop");
     let built = program.metadata().and_then(|file| file.modified());
     let newest = newest_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/shop"));
-    let how = "the shop is not built, or not anew: cargo test --features browser-tests --no-run";
+    let how = "the shop is not built, or not anew: cargo test --features browser-tests,tls --no-run";
     assert!(built.is_ok_and(|built| built >= newest), "{how}");
     program
 }

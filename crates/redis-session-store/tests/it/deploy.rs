@@ -1,5 +1,7 @@
 //! The Redis that `deploy/` sets up: what its user may do, and that it starts, keeps strangers out and survives.
 
+mod topologies;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
@@ -46,11 +48,46 @@ fn rights(rule: &str) -> Vec<&str> {
     rule.split_whitespace().skip(1).take_while(|word| word.starts_with(['~', '&', '+'])).collect()
 }
 
+/// Which rights more the docs print behind these words.
+fn rights_more(docs: &str, after: &str) -> String {
+    let (_, rest) = docs.split_once(after).expect("the docs name the rights");
+    rest.split('`').nth(1).expect("in backticks").to_owned()
+}
+
 #[test]
 fn r79_the_rule_is_the_same_wherever_it_is_written() {
     let docs = include_str!("../../src/lib.rs").replace("//!", "");
     assert_eq!(rights(&docs), rights(USERS));
     assert_eq!(rights(include_str!("../../../../README.md")), rights(USERS));
+
+    let (cluster, sentinel) =
+        (rights_more(&docs, "On a cluster he also needs"), rights_more(&docs, "behind Sentinels"));
+    for (topology, more) in [("replicas", ""), ("cluster", &cluster), ("sentinel", &sentinel)] {
+        let users = fs::read_to_string(deploy(&format!("{topology}/users.acl"))).unwrap();
+        let wanted: Vec<_> = rights(USERS).into_iter().chain(more.split_whitespace()).collect();
+        assert_eq!(rights(&users), wanted, "{topology}");
+    }
+    let (_, of_sentinels) = docs.split_once("A user of the Sentinels").expect("a rule for Sentinels");
+    let sentinels = fs::read_to_string(deploy("sentinel/sentinel.acl")).unwrap();
+    assert_eq!(rights(&sentinels), rights(of_sentinels));
+}
+
+#[test]
+fn each_test_that_the_page_of_running_it_names_is_there() {
+    let page = fs::read_to_string(deploy("../docs/running.md")).unwrap();
+    let definitions = page.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: "));
+    let mut count = 0;
+    for (label, of) in definitions {
+        let (file, name) = of.split_once(' ').unwrap();
+        let tests = fs::read_to_string(deploy(&format!("../docs/{file}"))).expect(file);
+        assert!(tests.contains(&format!("fn {}(", name.trim_matches('"'))), "{label}: {of}");
+        assert!(page.contains(&format!("[test][{label}]")), "nothing is shown by {label}");
+        count += 1;
+    }
+    let known = |label: &str| page.contains(&format!("\n[{label}]: "));
+    let used = page.split("[test][").skip(1).map(|rest| rest.split(']').next().unwrap());
+    assert_eq!(used.filter(|label| !known(label)).collect::<Vec<_>>(), Vec::<&str>::new());
+    assert!(count > 40, "{count}");
 }
 
 /// The contract under deploy's settings and user, but that the test itself gets in without a password.
@@ -86,10 +123,7 @@ async fn r71_r79_the_store_sends_what_its_rule_allows_and_the_rule_allows_no_mor
 #[tokio::test(flavor = "multi_thread")]
 async fn r79_on_a_cluster_and_behind_sentinels_a_few_rights_more_are_enough() {
     let docs = include_str!("../../src/lib.rs").replace("//!", "");
-    let more = |after: &str| -> String {
-        let (_, rest) = docs.split_once(after).expect("the docs name the rights");
-        rest.split('`').nth(1).expect("in backticks").to_owned()
-    };
+    let more = |after: &str| rights_more(&docs, after);
     let rule = |more: &str| format!("{} {more}", rights(USERS).join(" "));
     let sees = |servers: &[RedisServer], rights: &str| {
         for server in servers {
@@ -158,18 +192,28 @@ async fn ends_are_told(store: &RedisStore) {
     tokio::time::sleep(Duration::from_secs(3)).await;
 }
 
-/// What `deploy/start-redis.sh` started.
+/// What a script of `deploy/` started.
 struct Deployed {
     process: Child,
     port: u16,
 }
 
 impl Deployed {
-    fn start(dir: &Path, password: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    /// Starts Redis with these arguments and variables.
+    fn start(dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::run("start-redis.sh", dir, arguments, variables)
+    }
+
+    fn run(script: &str, dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::run_at(free_port(), script, dir, arguments, variables)
+    }
+
+    fn run_at(port: u16, script: &str, dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        let port_setting = if arguments.contains(&"tls") { "--tls-port" } else { "--port" };
         let mut command = Command::new("sh");
-        command.arg(deploy("start-redis.sh")).args(["--port", &port.to_string(), "--dir"]).arg(dir);
-        command.env("REDIS_PASSWORD", password).env("TMPDIR", dir);
+        command.arg(deploy(script)).args(arguments).args([port_setting, &port.to_string()]).current_dir(dir);
+        command.env_remove("REDIS_SERVERS_PASSWORD").env_remove("REPLICA_OF").envs(variables.iter().copied());
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         Self { process, port }
     }
@@ -191,6 +235,13 @@ impl Deployed {
     }
 }
 
+/// That is free, and so is the one 10,000 above, where a node of a cluster listens to the others.
+fn free_port() -> u16 {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let fits = |port: &u16| port.checked_add(10_000).is_some_and(|bus| TcpListener::bind(("127.0.0.1", bus)).is_ok());
+    std::iter::repeat_with(free).find(fits).unwrap()
+}
+
 impl Drop for Deployed {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -202,7 +253,8 @@ impl Drop for Deployed {
 async fn r81_the_deployed_redis_keeps_strangers_out_and_sessions_over_a_restart() {
     let dir = Dir::new();
     let (password, credentials) = ("p$s' \"&/ö", "shop:p%24s'%20%22%26%2F%C3%B6@");
-    let redis = Deployed::start(&dir.0, password);
+    let variables = [("REDIS_PASSWORD", password)];
+    let redis = Deployed::start(&dir.0, &[], &variables);
     let store = redis.store(credentials).await;
     let visitor = Visitor::new();
     visitor.born(&store, &[("a", "1")]).await;
@@ -215,7 +267,7 @@ async fn r81_the_deployed_redis_keeps_strangers_out_and_sessions_over_a_restart(
     assert!(elsewhere.load(&visitor.key).await.unwrap_err().to_string().contains("NOPERM"));
 
     redis.stop();
-    let redis = Deployed::start(&dir.0, password);
+    let redis = Deployed::start(&dir.0, &[], &variables);
     let loaded = redis.store(credentials).await.load(&visitor.key).await.unwrap();
     assert!(matches!(&loaded, Some(Stored::Record(record)) if record.fields.get(b"a").is_some()), "{loaded:?}");
 }
