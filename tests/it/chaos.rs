@@ -2,8 +2,8 @@
 //! and users who log in, write, rotate and log out: every answer is compared with what the ones before it allow.
 //!
 //! Faults happen for `CHAOS_SECONDS`, 15 by default, or half as long where no replica is to take over. They are drawn
-//! by lot from `CHAOS_SEED`, which is printed: the same seed gives the same faults in the same order and the same wishes
-//! of the users, not the same moments.
+//! by lot from `CHAOS_SEED`, which is printed: the same seed gives the same faults in the same order and the same
+//! wishes of the users, not the same moments.
 
 #![allow(clippy::print_stdout)] // figures
 
@@ -35,7 +35,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_secs(4);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_all_chaos_nobody_gets_what_is_anothers_and_only_a_failover_loses_anything() {
+async fn r83_r85_r86_in_all_chaos_nobody_gets_what_is_anothers_and_only_a_failover_loses_anything() {
     let chaos = chaos(&Fault::ALL, setting("CHAOS_SECONDS", 15)).await;
     chaos.nothing_is_wrong();
     chaos.every_loss_is_a_failover_s();
@@ -43,7 +43,7 @@ async fn in_all_chaos_nobody_gets_what_is_anothers_and_only_a_failover_loses_any
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_no_replica_takes_over_nothing_is_lost_and_no_session_comes_back() {
+async fn r38_where_no_replica_takes_over_nothing_is_lost_and_no_session_comes_back() {
     let chaos = chaos(&Fault::WITHOUT_FAILOVER, setting("CHAOS_SECONDS", 15) / 2).await;
     chaos.nothing_is_wrong();
     // A busy machine may bring about one all the same.

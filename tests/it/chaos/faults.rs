@@ -1,5 +1,6 @@
 //! What befalls the servers of a cluster, one fault after the other, and which of them took the place of which.
 
+use std::iter;
 use std::ops::RangeInclusive;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -78,7 +79,7 @@ impl Happened {
 pub(super) fn culprit(happened: &[Happened], slot: u16, acknowledged: Instant) -> Option<Fault> {
     // A key that comes to another primary has yet to be copied to that one's replica.
     let moved = happened.iter().flat_map(|fault| &fault.moved).filter(|(moved, _)| *moved == slot).map(|(_, at)| *at);
-    let mut written = moved.filter(|moved| *moved >= acknowledged).chain([acknowledged]);
+    let mut written = iter::once(acknowledged).chain(moved.filter(|moved| *moved >= acknowledged));
     written.find_map(|at| happened.iter().find(|fault| fault.may_have_lost(slot, at))).map(|fault| fault.fault)
 }
 

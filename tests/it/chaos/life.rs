@@ -11,6 +11,9 @@ use super::shop::Seen;
 /// Nobody does anything any more for a request that was answered so long ago that it is not known what it did.
 const NOTHING_HAPPENS_AFTER: Duration = Duration::from_secs(1);
 
+/// A logout that failed has succeeded by then: no fault takes longer, and it is tried again every two seconds at least.
+const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(10);
+
 /// What must never be, whatever the servers lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wrong {
@@ -201,12 +204,16 @@ impl Life {
     }
 
     /// Looks at a session that should be dead, with a cookie of before its end or of before a rotation.
-    pub(super) fn look_behind(&mut self, seen: &Seen, what: Lost, acknowledged: Instant) {
+    pub(super) fn look_behind(&mut self, seen: &Seen, what: Lost, answered: Instant) {
         if seen.user.is_none() {
             return;
         }
         self.compare_names(seen);
-        self.lose(what, vec![acknowledged], &seen.status);
+        // Of a logout that failed nobody is told when it succeeded.
+        let later = if what == Lost::FailedLogOut { TRIED_AGAIN_WITHIN } else { Duration::ZERO };
+        let halves = 0..=u32::try_from(later.as_millis() / 500).unwrap();
+        let acknowledged = halves.map(|half| answered + half * Duration::from_millis(500)).collect();
+        self.lose(what, acknowledged, &seen.status);
     }
 
     fn compare(&mut self, seen: &Seen, sent: Instant) {

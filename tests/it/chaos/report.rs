@@ -101,7 +101,7 @@ impl Chaos {
         let user = UserId::new(&loss.user).unwrap().key(&"main".into()).to_text();
         let keys = [format!("sess:main:{}", loss.handle), format!("sess:{user}")];
         let slots = keys.map(|key| self.cluster.slot_of(&key));
-        let mut times = slots.iter().flat_map(|slot| loss.acknowledged.iter().map(move |at| (*slot, *at)));
+        let mut times = slots.iter().flat_map(|slot| loss.acknowledged.iter().rev().map(move |at| (*slot, *at)));
         times.find_map(|(slot, at)| culprit(&self.happened, slot, at))
     }
 

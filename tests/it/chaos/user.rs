@@ -87,6 +87,8 @@ impl User {
             if !self.is_stopped() && life.state == State::Alive {
                 self.log_out(&mut life).await;
             }
+            // In a tab that was left open: what it is told takes no cookie away, nor gives one.
+            self.ask(&life.browser, Asked::Read, "/read").await;
             self.lives.push(life);
         }
         self
