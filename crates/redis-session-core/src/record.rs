@@ -55,9 +55,9 @@ pub struct Record {
 pub struct Login {
     /// Whose session it is.
     pub user: User,
-    /// When the user last proved who he is.
+    /// When the login was written.
     pub at: Time,
-    /// When the request arrived that logged him in.
+    /// When the request arrived that logged him in: the user has proved who he is then, or since.
     pub arrived: Time,
     /// How well he proved it.
     pub level: Level,

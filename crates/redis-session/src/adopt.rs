@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis_session_core::{
     BoxFuture, Create, Created, Enter, Entered, Error as CoreError, Fields, Found, Kind, Level, LogIn,
-    REVOCATION_STAYS, Reason, SessionId, Standing, Time, Token, User, WishChange, Wishes,
+    REVOCATION_STAYS, Reason, SessionId, Standing, Successor, Time, Token, User, WishChange, Wishes,
 };
 use tracing::Instrument;
 
@@ -20,6 +20,12 @@ use crate::tries::not_after;
 
 /// How often a take-over is begun: others may take the same session over, or end it, meanwhile.
 const TIMES: usize = 4;
+/// A take-over has the time of so many deadlines of our store: it asks that of before three times.
+const DEADLINES: u32 = 6;
+/// At most, whatever the deadline: what ends meanwhile leaves a tombstone that stays longer.
+const LONGEST: Duration = Duration::from_secs(30);
+/// No cookie lives longer (RFC 6265bis, section 5.5).
+const COOKIES_LIVE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// The sessions of the software that was here before: what
 /// [`RedisSessionLayer::adopt`](crate::RedisSessionLayer::adopt) takes over. The crate `redis-session-interop` has that of
@@ -152,12 +158,11 @@ impl Lives {
     /// Clamped to what sessions of ours can have.
     fn wish(self, handle: &Handle) -> WishChange {
         const SHORTEST: Duration = Duration::from_millis(100);
-        const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
         let expiry = &handle.settings.expiry;
         match self {
             Self::Remembered(left) => WishChange { idle: None, remember: Some(Some(expiry.own_remembered(left))) },
             Self::Idle(idle) => {
-                WishChange { idle: expiry.own_idle(Some(idle.clamp(SHORTEST, LONGEST))).ok(), remember: None }
+                WishChange { idle: expiry.own_idle(Some(idle.clamp(SHORTEST, COOKIES_LIVE))).ok(), remember: None }
             }
         }
     }
@@ -177,6 +182,10 @@ struct Beside {
 fn beside(handle: &Handle) -> Vec<Beside> {
     let settings = &handle.settings;
     let Some(predecessor) = &settings.predecessor else { return Vec::new() };
+    // Which of several is the visitor's own nobody knows, so nothing beside them is either.
+    if handle.state().is_unclear {
+        return Vec::new();
+    }
     let moved = scan(handle.cookies(), settings.cookie.moved().name(), &settings.moved_signer).id;
     let old = scan_foreign(handle.cookies(), predecessor.cookie().name(), |value| predecessor.id(value));
     let old = old.unwrap_or_else(|refusal| {
@@ -205,32 +214,86 @@ pub(crate) fn presented(handle: &Handle) -> Option<SessionId> {
 /// What this request's own cookie led to, or else one beside it.
 pub(crate) async fn look_up(handle: &Handle, id: &SessionId) -> Result<Found, Error> {
     let adopts = handle.state().adopts;
-    let mut found = None;
+    let (mut found, mut is_told) = (None, !adopts);
     if !adopts {
         let own = handle.look_up(id).instrument(handle.span("load")).await?;
-        // Who has logged in on a server of before comes with that one's cookie, and with ours of before.
-        if !matches!(own, Found::Gone | Found::Expired | Found::Ended { .. }) {
+        // Who has logged in on a server of before comes with that one's cookie, and with ours of before. Where ours was
+        // ended, the old one may be what a logout is taking away at this moment.
+        if !leads_on(&own) {
             return Ok(own);
         }
         found = Some(own);
     }
-    for Beside { id, old, is_told } in beside(handle) {
-        let other = match &old {
-            Some(old) => take_over(handle, old, &id, is_told).instrument(handle.span("take over")).await?,
-            None => handle.look(&id).instrument(handle.span("load")).await?,
-        };
-        if matches!(other, Found::Alive(_)) {
-            let mut state = handle.state();
-            (state.id, state.signed_by, state.adopts) = (Some(id), None, true);
-            return Ok(other);
+    for beside in beside(handle) {
+        let other = beside.look_up(handle).await?;
+        match &other {
+            Found::Alive(_) => {
+                let mut state = handle.state();
+                (state.id, state.signed_by, state.adopts) = (Some(beside.id), None, true);
+                return Ok(other);
+            }
+            Found::Replaced { by: Some(Successor::Renewal(user)), .. } => {
+                handle.reused(&handle.key(&beside.id), user).await;
+                is_told = true;
+            }
+            _ => {}
         }
+        let goes_on = leads_on(&other);
         found = found.or(Some(other));
+        if !goes_on {
+            break;
+        }
     }
     let found = found.unwrap_or(Found::Absent);
-    if adopts {
+    if !is_told {
         handle.tell_of_refusal(&found);
     }
     Ok(found)
+}
+
+/// Whether the next cookie is asked, after one that has led to this.
+fn leads_on(found: &Found) -> bool {
+    matches!(found, Found::Gone | Found::Expired)
+}
+
+/// The living sessions that the cookies beside our own lead to, but for this one; sessions of before are taken over first,
+/// since one of ours leaves a tombstone where it ends.
+pub(crate) async fn living_beside(
+    handle: &Handle,
+    but: Option<&SessionId>,
+) -> Result<Vec<(SessionId, Option<User>)>, Error> {
+    let mut living = Vec::new();
+    for beside in beside(handle).into_iter().filter(|beside| but != Some(&beside.id)) {
+        match beside.look_up(handle).await {
+            Ok(Found::Alive(record)) => living.push((beside.id, record.user().cloned())),
+            Err(error) if error.is_unavailable() || error.is_outcome_unknown() => return Err(error),
+            // What cannot be taken over is good for nothing here.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(living)
+}
+
+impl Beside {
+    async fn look_up(&self, handle: &Handle) -> Result<Found, Error> {
+        match &self.old {
+            Some(old) => {
+                let step = take_over(handle, old, &self.id, self.is_told).instrument(handle.span("take over"));
+                let slow = |_| {
+                    let message = format!("a session of before was not taken over within {:?}", time(handle));
+                    handle.store_failed(CoreError::new(Kind::Unavailable, message))
+                };
+                tokio::time::timeout(time(handle), step).await.map_err(slow)?
+            }
+            None => handle.look(&self.id).instrument(handle.span("load")).await,
+        }
+    }
+}
+
+/// How long a take-over may take.
+fn time(handle: &Handle) -> Duration {
+    let deadline = handle.settings.store.deadline();
+    (deadline * DEADLINES).min(LONGEST).max(deadline)
 }
 
 /// Each step may be the last one before this process dies: the old session is whole until it is claimed, what was claimed
@@ -247,8 +310,9 @@ async fn take_over(handle: &Handle, old: &[u8], id: &SessionId, is_told: bool) -
             }
             return Ok(found);
         }
-        // From before it is read on: what was ended since must not begin anew, however long this takes.
-        let by = not_after(handle, &key).await?;
+        // From before it is read on: what was ended since must not begin anew. Our own deadline alone would be too short
+        // where the store of before is far away.
+        let by = not_after(handle, &key).await? + (time(handle) - settings.store.deadline());
         if let Some(session) = in_time(handle, predecessor.look(old)).await? {
             check(handle, &session)?;
             in_time(handle, predecessor.claim(old)).await?;
@@ -268,7 +332,7 @@ async fn take_over(handle: &Handle, old: &[u8], id: &SessionId, is_told: bool) -
             Begun::Exists | Begun::Late => {}
         }
     }
-    let message = "others took the same session over and ended it, again and again";
+    let message = "a session of before was not taken over: others did so and ended it, or it took too long each time";
     Err(settings.store_failed(CoreError::new(Kind::Unavailable, message)))
 }
 
@@ -290,10 +354,10 @@ fn check(handle: &Handle, session: &OldSession) -> Result<(), Error> {
         let message = format!("a session of before has more than the limit of {limit} bytes: raise `size_limit`");
         return Err(handle.store_failed(CoreError::new(Kind::TooLarge, message)));
     }
-    match &session.user {
-        Some(user) => User::new(user).map(drop).map_err(|error| handle.store_failed(error)),
-        None => Ok(()),
-    }
+    let Some(user) = &session.user else { return Ok(()) };
+    // Where nobody can be logged in, it is left as it is.
+    handle.index()?;
+    User::new(user).map(drop).map_err(|error| handle.store_failed(error))
 }
 
 enum Begun {
@@ -315,7 +379,8 @@ async fn begin(handle: &Handle, session: OldSession, id: &SessionId, not_after: 
     {
         return Ok(Begun::Refused);
     }
-    let login = user.clone().map(|user| LogIn { user, level: Level::FULL, label: None, waited: handle.waited() });
+    // When its user has proved who he is nobody knows: it counts for nothing that asks for less than all that time.
+    let login = user.clone().map(|user| LogIn { user, level: Level::FULL, label: None, waited: COOKIES_LIVE });
     let fields = session.fields.into_iter().map(|(name, text)| (Bytes::from(name), Bytes::from(text))).collect();
     let create = Create {
         token: Token::random(&settings.random)?,

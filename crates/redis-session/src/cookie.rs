@@ -121,17 +121,23 @@ impl Cookie {
     /// # Errors
     /// `is_config`: they would not, or it would be less safe than its name promises. The text says what to write.
     pub fn check(&self) -> Result<(), Error> {
-        check_name(&self.name)?;
-        check_path(&self.path)?;
-        if self.domain.as_ref().is_some_and(|domain| !is_host_name(domain)) {
-            return wrong("the cookie's domain must be a host name, without a dot before or after it");
-        }
+        self.check_syntax()?;
         self.check_prefix()?;
         if self.same_site == SameSite::None && !self.secure {
             return wrong("a cookie with SameSite=None must be Secure: use SameSite::Lax in development");
         }
         if self.partitioned && (self.same_site != SameSite::None || !self.secure) {
             return wrong("a partitioned cookie needs SameSite::None, and Secure");
+        }
+        Ok(())
+    }
+
+    /// Whether it can be written, by whatever rules another software has set it.
+    pub(crate) fn check_syntax(&self) -> Result<(), Error> {
+        check_name(&self.name)?;
+        check_path(&self.path)?;
+        if self.domain.as_ref().is_some_and(|domain| !is_host_name(domain)) {
+            return wrong("the cookie's domain must be a host name, without a dot before or after it");
         }
         Ok(())
     }

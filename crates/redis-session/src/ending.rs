@@ -8,6 +8,7 @@ use redis_session_core::{Ended, Fields, Found, Reason, Rule, SessionId, SessionK
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::adopt;
 use crate::commit::bury;
 use crate::error::Error;
 use crate::events::Event;
@@ -28,6 +29,7 @@ pub(crate) async fn end(handle: &Arc<Handle>, reason: Reason) -> Result<(), Erro
         };
         (going, outgoing, state.was_read().err().map(|error| (error, state.id.clone())))
     };
+    let present = going.as_ref().map(|(id, _)| id.clone());
     let ended = match (going, unread) {
         (Some((id, user)), _) => end_at_once(handle, Going::new(handle, &id, user.as_ref(), reason)).await,
         (None, Some((error, id))) => {
@@ -37,6 +39,11 @@ pub(crate) async fn end(handle: &Arc<Handle>, reason: Reason) -> Result<(), Erro
             Err(error)
         }
         (None, None) => Ok(()),
+    };
+    let ended = match ended {
+        // What could not be read is ended with what is beside it.
+        Err(error) if error.is_gone() || present.is_none() => Err(error),
+        ended => end_beside_at_once(handle, present, reason).await.and(ended),
     };
     if let Err(error) = &ended
         && error.is_gone()
@@ -108,6 +115,28 @@ async fn end_at_once(handle: &Arc<Handle>, going: Going) -> Result<(), Error> {
     }
 }
 
+/// What the cookies beside our own lead to ends with it: they would be good for a login for as long as it lives.
+async fn end_beside(handle: &Handle, but: Option<&SessionId>, reason: Reason) -> Result<(), Error> {
+    for (id, user) in adopt::living_beside(handle, but).await? {
+        let going = Going::new(handle, &id, user.as_ref(), reason);
+        if going.end_once(&handle.settings).instrument(handle.span("end")).await? == Ended::Ended {
+            handle.tell(going.event());
+        }
+    }
+    Ok(())
+}
+
+async fn end_beside_at_once(handle: &Arc<Handle>, but: Option<SessionId>, reason: Reason) -> Result<(), Error> {
+    let ended = end_beside(handle, but.as_ref(), reason).await;
+    if ended.is_err() {
+        let handle = handle.clone();
+        handle.settings.under_way.clone().spawn(async move {
+            tried_again(&handle, || end_beside(&handle, but.as_ref(), reason)).await;
+        });
+    }
+    ended
+}
+
 /// Ends a session without anybody waiting for it.
 pub(crate) fn go_on_in_background(handle: &Arc<Handle>, id: &SessionId, user: Option<&User>, reason: Reason) {
     handle.settings.under_way.spawn(go_on(handle.clone(), Going::new(handle, id, user, reason)));
@@ -124,26 +153,40 @@ async fn go_on(handle: Arc<Handle>, going: Going) {
     }
 }
 
-/// Ends a session of which nothing is known yet but its id.
+/// Ends a session of which nothing is known yet but its id, and those beside it.
 async fn read_and_go_on(handle: Arc<Handle>, id: SessionId, reason: Reason) {
-    if let Some(Found::Alive(record)) = tried_again(&handle, || handle.look_up(&id)).await {
-        // Where it fails once more, it goes on in a task of its own.
-        let _ = end_at_once(&handle, Going::new(&handle, &id, record.user(), reason)).await;
-    }
+    let (handle, id) = (&handle, &id);
+    tried_again(handle, || async move {
+        if !handle.state().adopts
+            && let Found::Alive(record) = handle.look_up(id).await?
+        {
+            let going = Going::new(handle, id, record.user(), reason);
+            if !matches!(going.end_once(&handle.settings).await?, Ended::Others | Ended::Nobodys) {
+                handle.tell(going.event());
+            }
+        }
+        end_beside(handle, None, reason).await
+    })
+    .await;
 }
 
-/// The first answer that is no error. `None`: there was none in all the time.
+/// The first answer that is no error. `None`: there was none in all the time; an attempt under way is given up then.
 async fn tried_again<T, F>(handle: &Handle, attempt: impl Fn() -> F) -> Option<T>
 where
     F: Future<Output = Result<T, Error>>,
 {
     let (until, mut pause) = (Instant::now() + ENDS_ARE_TRIED_FOR, Duration::from_millis(100));
-    while Instant::now() < until {
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-        if let Ok(answer) = attempt().await {
-            return Some(answer);
+    let answer = tokio::time::timeout_at(until, async {
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            if let Ok(answer) = attempt().await {
+                return answer;
+            }
         }
+    });
+    if let Ok(answer) = answer.await {
+        return Some(answer);
     }
     tracing::error!(target: "redis_session", realm = &*handle.settings.realm, "a session could not be ended");
     None

@@ -60,6 +60,8 @@ pub(crate) struct State {
     pub(crate) doubt: Option<Error>,
     /// Whether the request's cookie was looked at.
     pub(crate) cookie_read: bool,
+    /// Whether several cookies of our name contradict each other, or are more than is looked at.
+    pub(crate) is_unclear: bool,
     /// Whether the id is that of a session that was, or is to be, taken over: a cookie beside our own has led to it.
     pub(crate) adopts: bool,
     /// Whether the response tells the browser so, in a cookie of its own.
@@ -183,6 +185,7 @@ impl Handle {
             wish: WishChange::default(),
             doubt: None,
             cookie_read: false,
+            is_unclear: false,
             adopts: false,
             tells_moved: false,
             presented: false,
@@ -307,6 +310,7 @@ impl Handle {
         let scanned = scan(&self.cookies, self.settings.cookie.name(), &self.settings.signer);
         state.cookie_read = true;
         state.presented = scanned.presented;
+        state.is_unclear = matches!(scanned.refusal, Some(Refusal::SeveralIds | Refusal::HeaderTooLarge));
         (state.id, state.signed_by) = (scanned.id.clone(), scanned.signed_by);
         drop(state);
         if let Some(refusal) = scanned.refusal {
@@ -420,7 +424,7 @@ impl Handle {
     }
 
     /// Somebody has a copy of an old cookie of this session.
-    async fn reused(&self, key: &SessionKey, user: &User) {
+    pub(crate) async fn reused(&self, key: &SessionKey, user: &User) {
         self.tell(Event::Reused);
         self.settings.tell_of_reuse(user);
         if self.settings.if_reused == IfReused::EndSession {

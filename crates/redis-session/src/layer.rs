@@ -342,9 +342,10 @@ impl<L> RedisSessionLayer<L> {
     /// which a balancer can go by. This layer's own comes with a login or another new id: before that, it could take the
     /// place of the one that the answer to a parallel login has brought. It counts before the one beside it, and that before
     /// the old one, which leads to the same session. Both work until a login, [`rotate`](crate::Session::rotate) or a
-    /// timed renewal replaces the session's first id; a logout takes all of them away.
+    /// timed renewal replaces the session's first id; a logout takes all of them away, and ends what they lead to.
     ///
-    /// While sessions move, keep the oldest key in the ring, the realm and the cookie's name as they are.
+    /// While sessions move, keep the oldest key in the ring, the realm and the cookie's name as they are. Not for a layer with
+    /// [`tenants`](Self::tenants): an old session does not say whose it is.
     ///
     /// # Errors
     /// A session of before that cannot be read is an error of the request that came with it, like one of this layer.
@@ -352,8 +353,16 @@ impl<L> RedisSessionLayer<L> {
     ///
     /// # Security
     /// The user of an old session is logged in here by its word alone, without a check of his own. Whoever can write
-    /// to the store of before could do as much there. "Log out everywhere" does not reach sessions that were not taken over
+    /// to the store of before could do as much there. When he has proved who he is nobody knows: to [`Fresh`](crate::Fresh) it
+    /// is long ago.
+    ///
+    /// What `__Host-` promises of this layer's cookie is suspended for who comes without it: a host under the same domain can
+    /// plant an old cookie, unless its name begins with `__Host-` too, and the visitor goes on in a session of somebody else's.
+    ///
+    /// "Log out everywhere" does not reach sessions that were not taken over
     /// yet, or whose take-over died before its last step, but for those that come within two minutes: they are ended.
+    /// [`revoke_everybody`](crate::Sessions::revoke_everybody) ends all that were taken over by then, and none that come
+    /// later: before it, remove `adopt`, or the old sessions from their store.
     pub fn adopt(self, predecessor: impl Predecessor) -> Self {
         let predecessor: Arc<dyn Predecessor> = Arc::new(predecessor);
         self.with(|settings| settings.predecessor = Some(predecessor))
@@ -390,14 +399,14 @@ impl<L> RedisSessionLayer<L> {
     /// ```
     ///
     /// Mostly that takes a few milliseconds, and while the store does not answer about one of its deadlines (250
-    /// milliseconds). A logout that fails is tried for 30 seconds: with one, it is at most 32 seconds and four deadlines.
-    /// Whoever has less time puts a timeout around it.
+    /// milliseconds). A logout that fails is tried for 30 seconds: with one, it is at most 32 seconds and four deadlines, of
+    /// the slowest store where tenants have stores of their own. Whoever has less time puts a timeout around it.
     ///
     /// # Errors
     /// `is_outcome_unknown`: after that time, writes are still under way; their number is in the text.
     pub async fn close(&self) -> Result<(), Error> {
         let under_way = &self.settings.under_way;
-        let bound = ENDS_ARE_TRIED_FOR + LONGEST_PAUSE + self.settings.store.deadline() * 4;
+        let bound = ENDS_ARE_TRIED_FOR + LONGEST_PAUSE + self.settings.longest_deadline() * 4;
         under_way.close();
         let done = tokio::time::timeout(bound, under_way.wait()).await;
         done.map_err(|_| {
@@ -415,7 +424,8 @@ impl<L> RedisSessionLayer<L> {
     /// Whether these settings can work. Without this call, adding the layer to a router panics with the same text.
     ///
     /// # Errors
-    /// `is_config`: the cookie, the timeouts or the realm cannot be as they are; the text says what to write.
+    /// `is_config`: the cookie, the timeouts, the realm, or `tenants` with `adopt` cannot be as they are; the text says what to
+    /// write.
     pub fn check(self) -> Result<Self, Error> {
         self.settings.check()?;
         Ok(self)
@@ -435,7 +445,12 @@ impl Settings {
         self.cookie.check()?;
         self.expiry.check()?;
         if let Some(predecessor) = &self.predecessor {
-            predecessor.cookie().check()?;
+            predecessor.cookie().check_syntax()?;
+            if self.tenants.is_some() {
+                let message = "sessions of before do not say of which tenant they are, so the first to ask would get \
+                    them: take them over by a layer without `tenants`, or remove `adopt`";
+                return Err(Error::new(Kind::Config, message));
+            }
             if [self.cookie.name(), self.cookie.moved().name()].contains(&predecessor.cookie().name()) {
                 let message = "the cookie of the sessions that are taken over has the name of this layer's own: give this layer's another one";
                 return Err(Error::new(Kind::Config, message));

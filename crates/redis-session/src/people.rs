@@ -100,9 +100,10 @@ impl<L> Session<Untyped, L> {
         self.login(|_| true).map(|login| login.level)
     }
 
-    /// When whoever is logged in last proved who he is, by the store's clock. `None`: nobody is.
+    /// When the request came by which whoever is logged in last proved who he is, by the store's clock. `None`: nobody is.
+    /// In a session that was taken over ([`adopt`](crate::RedisSessionLayer::adopt)) nobody knows: it is 400 days before that.
     pub fn logged_in_at(&self) -> Option<SystemTime> {
-        self.login(|_| true).map(|login| UNIX_EPOCH + Duration::from_millis(login.at.as_millis()))
+        self.login(|_| true).map(|login| UNIX_EPOCH + Duration::from_millis(login.arrived.as_millis()))
     }
 
     fn login(&self, counts: impl Fn(&Login) -> bool) -> Option<Login> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use http::request::Parts;
 use redis_session_core::{Kind, Store};
@@ -270,10 +271,21 @@ impl Settings {
         settings
     }
 
+    /// The longest deadline of the layer's store and of those of tenants that came lately.
+    pub(crate) fn longest_deadline(&self) -> Duration {
+        let own = self.store.deadline();
+        let Some(tenants) = &self.tenants else { return own };
+        let made = tenants.made();
+        let theirs = made.lately.values().chain(made.before.values()).map(|(_, settings)| settings.store.deadline());
+        theirs.fold(own, Duration::max)
+    }
+
     fn make_for(&self, tenant: &Tenant) -> Self {
         let Own { name, place, cookie, log_in_page, step_up_page } = Own::clone(&tenant.0);
         let mut settings = self.clone();
         settings.tenants = None;
+        // A session of before does not say whose it is.
+        settings.predecessor = None;
         // A layer's own realm has no dot, so no two pairs of a layer and a tenant share a realm.
         settings.realm = [&self.realm, ".", &name].concat().into();
         if let Some(Place { store, queue, watchers }) = place {

@@ -61,7 +61,8 @@ const A_SECOND: Duration = Duration::from_secs(1);
 ///   `ended()` learns of an end by looking once in a while.
 /// - The clock is this server's. Those of several servers should agree within seconds.
 /// - Only their own layer reads what `SessionManagerLayer` wrote: this one finds none of it, and its records hold nothing
-///   under names that handlers there ask for. To take those over, see
+///   under names that handlers there ask for. Who knows a session's handle could end it or write over it by such a layer on
+///   the same store: give each a store of its own. To take those over, see
 ///   [`OldTowerSessions`](super::OldTowerSessions).
 ///
 /// # Errors
@@ -147,11 +148,15 @@ impl<S: SessionStore> FromTowerSessions<S> {
             if record.id == packed.id {
                 return Ok(());
             }
-            // They take another id where something is at this one that they do not show: an expired record.
+            // They take another id where something is at this one: another process's session, or what they do not show, an
+            // expired record.
             self.theirs.delete(&record.id).await?;
+            if self.theirs.load(&packed.id).await?.is_some() {
+                break;
+            }
             self.theirs.delete(&packed.id).await?;
         }
-        Err(session_store::Error::Backend("others create the same session again and again".to_owned()))
+        Err(session_store::Error::Backend("others have created the same session meanwhile".to_owned()))
     }
 }
 
@@ -190,7 +195,8 @@ impl<S: fmt::Debug> fmt::Debug for FromTowerSessions<S> {
     }
 }
 
-/// Where a session of ours is in a store of theirs. An id of theirs that no cookie of theirs names.
+/// Where a session of ours is in a store of theirs. Whoever knows its handle can compute this id, so a layer of theirs on the
+/// same store would find the record by it, with nothing in it that handlers there ask for.
 fn id_of(key: &SessionKey) -> Id {
     let hash =
         Sha256::new().chain_update(b"redis-session place in tower-sessions 1").chain_update(key.to_text()).finalize();

@@ -77,6 +77,8 @@ pub(super) const AXUM_LOGIN: &str = "axum-login.data";
 /// Their errors are texts. Where one of ours is the cause and the response is a 5xx, it is in the response's extensions as
 /// everywhere else. What fails when the response leaves replaces it, as our layer does: a login that is refused is a 409.
 /// After the response has left, edits are errors.
+///
+/// A route's own [`IfUnavailable`](redis_session::IfUnavailable) has to be around this layer: inside it comes too late.
 pub struct TowerSessionsLayer<L = Main> {
     users: Option<Users>,
     marker: PhantomData<fn() -> L>,

@@ -44,10 +44,12 @@ const TAG: usize = 44;
 /// signed with this key is that of a visitor without a session, and costs no command. Encrypted cookies (`with_private`) are
 /// not supported.
 ///
-/// A record is taken over if it decodes as one that version 0.14 wrote for this id, has not expired, and is not larger than
-/// [`most`](Self::most). What is not is never touched: its visitor is anonymous, or the request fails, as
-/// [`if_not_understood`](Self::if_not_understood) says. An expiry date beyond all bounds counts as the longest time that the
-/// layer remembers a session.
+/// A record is taken over if it decodes as one that version 0.14 wrote for this id, has not expired, is not larger than
+/// [`most`](Self::most), and has neither names that begin with `@` nor values nested deeper than 127 levels. What is not so is
+/// left as it is: its visitor is anonymous, or the request fails, as [`if_not_understood`](Self::if_not_understood) says.
+/// What is understood and cannot be a session of the layer is left as it is too, and its requests fail in any case: more than
+/// [`size_limit`](redis_session::RedisSessionLayer::size_limit), a user whose id is empty, or any user where the layer's store
+/// has no index. An expiry date beyond all bounds counts as the longest time that the layer remembers a session.
 ///
 /// # Exactly once
 ///
@@ -77,7 +79,13 @@ const TAG: usize = 44;
 ///
 /// # Security
 ///
-/// The old cookie stays in the browser until a logout, which takes all away, and leads to the new session until its id is
+/// When the user of an old session has logged in nobody knows: to [`Fresh`](redis_session::Fresh) it is long ago.
+///
+/// The old cookie counts for who comes with none of ours. Unless its name begins with `__Host-`, any host under the same
+/// domain can plant one, so that a visitor goes on in a session of somebody else's; while sessions are taken over, the
+/// `__Host-` of our cookie does not keep that from him.
+///
+/// The old cookie stays in the browser until a logout, which takes all away and ends what they lead to, and leads to the new session until its id is
 /// replaced. Call [`rotate`](redis_session::Session::rotate) where that is too long. Whoever could read records in Redis knew
 /// their ids, and so the cookies; of ours he knows nothing, but until its first id is replaced the old one leads to it.
 ///
@@ -141,8 +149,16 @@ impl<C: KeysInterface + Send + Sync + 'static> OldTowerSessions<C> {
     }
 
     /// What a client of one's own puts before the id in the key. Default: nothing, as there.
-    pub fn prefix(self, prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into(), ..self }
+    ///
+    /// # Errors
+    /// `is_config`: it has a brace, and Redis would put the record and its place while it is taken over into two slots.
+    pub fn prefix(self, prefix: impl Into<String>) -> Result<Self, redis_session::Error> {
+        let prefix = prefix.into();
+        if prefix.contains(['{', '}']) {
+            let message = "a prefix of sessions that are taken over has neither \"{\" nor \"}\": \"shop:\"";
+            return Err(Error::new(Kind::Config, message).into());
+        }
+        Ok(Self { prefix, ..self })
     }
 
     /// The user whom axum-login has logged in is logged in here too. Default: nobody is.
@@ -203,18 +219,27 @@ impl<C: KeysInterface + Send + Sync + 'static> OldTowerSessions<C> {
             let message = format!("a record of tower-sessions has more than {} bytes: raise `most`", self.most);
             return Err(Error::new(Kind::TooLarge, message));
         }
-        let wrong = |error: rmp_serde::decode::Error| {
-            Error::caused(Kind::Corrupt, "a record of tower-sessions does not decode", error.to_string())
-        };
+        let corrupt = |message| Error::new(Kind::Corrupt, message);
         let mut rest = bytes;
-        let record = Record::deserialize(&mut rmp_serde::Deserializer::new(&mut rest)).map_err(wrong)?;
+        // Without the cause, whose text would bring values into the log.
+        let record = Record::deserialize(&mut rmp_serde::Deserializer::new(&mut rest))
+            .map_err(|_| corrupt("a record of tower-sessions does not decode"))?;
         if !rest.is_empty() || record.id.to_string().as_bytes() != id {
-            return Err(Error::new(Kind::Corrupt, "a record of tower-sessions is not the one of its key"));
+            return Err(corrupt("a record of tower-sessions is not the one of its key"));
+        }
+        if record.data.keys().any(|name| name.starts_with('@')) {
+            return Err(corrupt(
+                "a record of tower-sessions has a key that begins with \"@\": such names are reserved",
+            ));
         }
         let Some(left) = left_until(record.expiry_date) else { return Ok(None) };
         let lives = if self.ends_with_browser { Lives::Idle(left) } else { Lives::Remembered(left) };
         let user = self.users.as_ref().and_then(|users| users.named_by(record.data.get(users.field())));
-        let fields = record.data.into_iter().map(|(name, value)| (name, value.to_string())).collect();
+        let fields: Vec<_> = record.data.into_iter().map(|(name, value)| (name, value.to_string())).collect();
+        // MessagePack is read deeper than JSON.
+        if fields.iter().any(|(_, text)| serde_json::from_str::<Value>(text).is_err()) {
+            return Err(corrupt("a record of tower-sessions has a value that is nested deeper than 127 levels"));
+        }
         Ok(Some(OldSession { fields, user, lives }))
     }
 }
