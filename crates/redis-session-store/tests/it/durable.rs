@@ -249,6 +249,26 @@ async fn connections_to_wait_on_are_kept_and_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn r83_a_durable_write_to_a_frozen_primary_ends_with_its_deadline_and_its_time_to_wait() {
+    let redis = Replicas::start(1);
+    let deadline = Duration::from_millis(500);
+    let store = RedisStore::options(&redis.primary().url()).deadline(deadline).connect().await.unwrap();
+    let visitor = Visitor::new();
+    let create = visitor.create(&[("n", "0")]);
+    reached(store.create_durably(&visitor.key, &create, on(1)).await.unwrap());
+    let save = visitor.merge(create.token, count("n"));
+    redis.primary().pause();
+    let begun = Instant::now();
+    let error = store.save_durably(&visitor.key, &save, soon(1)).await.unwrap_err();
+    assert!(error.is_outcome_unknown() || error.is_unavailable(), "{error}");
+    assert!(begun.elapsed() < deadline + 200 * MS + SLACK, "{:?}", begun.elapsed());
+    redis.primary().resume();
+    crate::until("the store is back", async || store.ping().await.is_ok()).await;
+    reached(store.save_durably(&visitor.key, &save, on(1)).await.unwrap());
+    assert_eq!(version(&redis.replicas()[0], &visitor), "1", "once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r79_who_may_not_wait_is_told_what_to_allow() {
     let docs = include_str!("../../src/lib.rs").replace("//!", "");
     let (_, more) = docs.split_once("`Durability::Replicated`) needs").expect("the docs name the right");
