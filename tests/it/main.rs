@@ -5,6 +5,7 @@
 mod closing;
 mod cookies;
 mod csrf;
+mod durability;
 mod edits;
 mod ended;
 mod expiry;
