@@ -89,7 +89,7 @@ impl Lane {
     }
 
     async fn put(
-        &self,
+        &mut self,
         ask: &Ask<'_>,
         wait: Replication,
         named: Named,
@@ -105,7 +105,12 @@ impl Lane {
         let words = [wait.replicas.to_string(), millis(wait.within, by).to_string()];
         let words: Vec<_> = words.into_iter().map(|word| Value::Bytes(Bytes::from(word))).collect();
         let _queued = pipeline.custom::<Value, Value>(command, words).await;
-        let mut answers = pipeline.try_all::<Value>().await;
+        let mut answers = tokio::select! {
+            biased;
+            answers = pipeline.try_all::<Value>() => answers,
+            // A primary that becomes a replica lets those go who wait; fred forgets them with their connection.
+            _ = &mut self.connection.0 => return Err(Failure::Lost(None)),
+        };
         match (answers.pop(), answers.pop()) {
             (Some(waited), Some(written)) => Ok(Answer { value: written.map_err(failure)?, copies: copies(waited) }),
             // All of it failed.
@@ -118,17 +123,16 @@ impl Lane {
 impl Taken<'_> {
     /// Makes the write, and waits.
     pub(crate) async fn send(
-        self,
+        mut self,
         ask: &Ask<'_>,
         wait: Replication,
         after_asking: bool,
         by: Instant,
     ) -> Result<Answer, Failure> {
-        let put = |named| self.lane.put(ask, wait, named, after_asking, by);
-        let answer = match put(Named::ByHash).await {
-            Err(Failure::Refused("NOSCRIPT")) => put(Named::ByText).await,
-            answer => answer,
-        };
+        let mut answer = self.lane.put(ask, wait, Named::ByHash, after_asking, by).await;
+        if let Err(Failure::Refused("NOSCRIPT")) = &answer {
+            answer = self.lane.put(ask, wait, Named::ByText, after_asking, by).await;
+        }
         // Of one that was silent nobody knows what it answers next.
         if let Ok(_) | Err(Failure::Refused(_) | Failure::Elsewhere(_)) = &answer {
             let lane = Lane { used: Instant::now(), ..self.lane };

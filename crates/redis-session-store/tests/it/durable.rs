@@ -249,6 +249,31 @@ async fn connections_to_wait_on_are_kept_and_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_became_a_replica_while_a_write_waited_does_not_count() {
+    let (redis, other) = (Replicas::start(1), RedisServer::start());
+    let store = patient(&redis.primary().url()).await;
+    let visitor = Visitor::new();
+    let first = visitor.born(&store, &[]).await;
+    redis.wait_until_in_sync();
+    redis.replicas()[0].pause();
+    let begun = Instant::now();
+    let save = visitor.merge(first, set("n", "1"));
+    let demote = async {
+        crate::until("the wait", async || {
+            redis.primary().run(&["INFO", "clients"]).text().contains("blocked_clients:1")
+        })
+        .await;
+        redis.primary().run(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
+    };
+    let (waited, ()) = tokio::join!(store.save_durably(&visitor.key, &save, on(1)), demote);
+    match waited {
+        Ok(waited) => drop(missed(waited, "UNBLOCKED")),
+        Err(error) => assert!(error.is_outcome_unknown(), "{error}"),
+    }
+    assert!(begun.elapsed() < 8000 * MS, "at once: {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r83_a_durable_write_to_a_frozen_primary_ends_with_its_deadline_and_its_time_to_wait() {
     let redis = Replicas::start(1);
     let deadline = Duration::from_millis(500);
