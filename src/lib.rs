@@ -19,6 +19,7 @@ mod guides {
         callbacks: "../docs/callbacks.md",
         csrf: "../docs/csrf.md",
         tenants: "../docs/tenants.md",
+        durability: "../docs/durability.md",
         testing: "../docs/testing.md",
         start_and_stop: "../docs/start-and-stop.md",
         from_axum_session_and_actix_session: "../docs/from-axum-session-and-actix-session.md",

@@ -6,6 +6,7 @@ mod chaos;
 mod closing;
 mod cookies;
 mod csrf;
+mod durability;
 mod edits;
 mod ended;
 mod expiry;

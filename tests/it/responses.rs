@@ -77,6 +77,7 @@ fn looks() -> Vec<(&'static str, MethodRouter)> {
             get(async |mut visitor: Session<Visitor>| visitor.transaction(|_| Err::<(), _>(Stop)).await.unwrap_or(())),
         ),
         ("typed refresh", get(async |mut visitor: Session<Visitor>| visitor.refresh().await)),
+        on("durability", async |session| session.durability(redis_session::Durability::Fast)),
         on("tenant", async |session| {
             let _ = session.tenant();
             Ok(())

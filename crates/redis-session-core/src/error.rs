@@ -34,6 +34,8 @@ pub enum Kind {
     Unavailable,
     /// The write may or may not have run, and which of the two cannot be found out.
     OutcomeUnknown,
+    /// The write was made, and is not on as many replicas as it was to be.
+    NotReplicated,
     /// The session ended, expired, or its id was replaced.
     Gone,
     /// The response has left; an edit would be lost.
@@ -102,6 +104,12 @@ impl Error {
     /// The write may or may not have run. Load again to see; do not simply repeat it.
     pub fn is_outcome_unknown(&self) -> bool {
         self.0.kind == Kind::OutcomeUnknown
+    }
+
+    /// The write was made and stands, but is not on as many replicas as it was to be: it is lost if another server takes
+    /// over now. Do not repeat it.
+    pub fn is_not_replicated(&self) -> bool {
+        self.0.kind == Kind::NotReplicated
     }
 
     /// The session ended, expired or was replaced; nothing was written.

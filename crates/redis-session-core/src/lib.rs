@@ -8,6 +8,7 @@
 
 mod csrf;
 mod depth;
+mod durability;
 mod edit;
 mod error;
 mod expiry;
@@ -28,6 +29,7 @@ mod view;
 mod working;
 
 pub use csrf::FormOf;
+pub use durability::{Durability, Replication, Waited};
 pub use edit::{Edit, Replay};
 pub use error::{Error, Kind};
 pub use expiry::{Expiry, Life, Wishes};

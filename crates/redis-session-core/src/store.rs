@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::durability::{Replication, Waited};
 use crate::error::{Error, Kind};
 use crate::expiry::{Life, Wishes};
 use crate::fields::{Changes, Fields};
@@ -47,6 +48,42 @@ pub trait Store: Send + Sync + 'static {
 
     /// Puts a tombstone in the place of a record.
     fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>>;
+
+    /// As [`create`](Self::create), and then waits until the record is on so many replicas: the answer comes within the
+    /// deadline and the time to wait. Default: a create, for stores whose answered writes are as safe as they will be.
+    fn create_durably<'a>(
+        &'a self,
+        key: &'a SessionKey,
+        create: &'a Create,
+        replication: Replication,
+    ) -> BoxFuture<'a, Result<Waited<Created>, Error>> {
+        let _ = replication;
+        Box::pin(async move { self.create(key, create).await.map(Waited::enough) })
+    }
+
+    /// As [`save`](Self::save), and then waits, as [`create_durably`](Self::create_durably) does. Also for a write that an
+    /// earlier copy has made. Default: a save.
+    fn save_durably<'a>(
+        &'a self,
+        key: &'a SessionKey,
+        save: &'a Save,
+        replication: Replication,
+    ) -> BoxFuture<'a, Result<Waited<Saved>, Error>> {
+        let _ = replication;
+        Box::pin(async move { self.save(key, save).await.map(Waited::enough) })
+    }
+
+    /// As [`end`](Self::end), and then waits, as [`create_durably`](Self::create_durably) does. Also for a session that had
+    /// ended already. Default: an end.
+    fn end_durably<'a>(
+        &'a self,
+        key: &'a SessionKey,
+        end: &'a End,
+        replication: Replication,
+    ) -> BoxFuture<'a, Result<Waited<Ended>, Error>> {
+        let _ = replication;
+        Box::pin(async move { self.end(key, end).await.map(Waited::enough) })
+    }
 
     /// As [`load`](Self::load), without the application's fields: for lists of sessions. Default: a load.
     fn glance<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {

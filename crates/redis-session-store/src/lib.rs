@@ -13,7 +13,8 @@
 //! ```
 //!
 //! (and `+select` for another database than 0). On a cluster he also needs `+cluster|info +cluster|slots +asking`, and
-//! behind Sentinels `+role`. A user of the Sentinels themselves may do this:
+//! behind Sentinels `+role`. One whose writes wait for replicas (`Durability::Replicated`) needs `+wait`. A user of the
+//! Sentinels themselves may do this:
 //!
 //! ```text
 //! ACL SETUSER shop on >password &* +sentinel|get-master-addr-by-name +sentinel|master +sentinel|replicas
@@ -42,7 +43,9 @@
 //! failover is under way the replicas themselves are asked, each hundredth of a second, so that a promotion is known
 //! before Sentinel tells of it: what the old primary still acknowledges after it is lost.
 //!
-//! Replication is asynchronous in both: a write that a primary acknowledged a moment before it went may be lost.
+//! Replication is asynchronous in both: a write that a primary acknowledged a moment before it went may be lost. One that
+//! [`save_durably`](Store::save_durably) and its like make is acknowledged once it is on so many replicas too: `WAIT` goes
+//! behind its script on the same connection, of which there are up to 16 for each server, made when they are needed.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -51,6 +54,7 @@ mod bell;
 mod clock;
 mod health;
 mod index;
+mod lane;
 mod node;
 mod options;
 mod script;
@@ -71,7 +75,8 @@ use std::time::Duration;
 
 use redis_session_core::{
     BoxFuture, Create, Created, Doom, Doomed, End, EndListener, Ended, Enter, Entered, Error, Index, Page, PageMark,
-    Prolong, Prolonged, Save, Saved, SessionHandle, SessionKey, Standing, Store, Stored, Time, UserKey,
+    Prolong, Prolonged, Replication, Save, Saved, SessionHandle, SessionKey, Standing, Store, Stored, Time, UserKey,
+    Waited,
 };
 
 /// The Redis client in the version that [`RedisStore::from_pool`] takes pools of.
@@ -209,15 +214,42 @@ impl Store for RedisStore {
     }
 
     fn create<'a>(&'a self, key: &'a SessionKey, create: &'a Create) -> BoxFuture<'a, Result<Created, Error>> {
-        in_place(|| self.operations.create(key, create))
+        in_place(|| async move { Ok(self.operations.create(key, create, None).await?.outcome) })
     }
 
     fn save<'a>(&'a self, key: &'a SessionKey, save: &'a Save) -> BoxFuture<'a, Result<Saved, Error>> {
-        in_place(|| self.operations.save(key, save))
+        in_place(|| async move { Ok(self.operations.save(key, save, None).await?.outcome) })
     }
 
     fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
-        in_place(|| self.operations.end(key, end))
+        in_place(|| async move { Ok(self.operations.end(key, end, None).await?.outcome) })
+    }
+
+    fn create_durably<'a>(
+        &'a self,
+        key: &'a SessionKey,
+        create: &'a Create,
+        replication: Replication,
+    ) -> BoxFuture<'a, Result<Waited<Created>, Error>> {
+        in_place(|| self.operations.create(key, create, Some(replication)))
+    }
+
+    fn save_durably<'a>(
+        &'a self,
+        key: &'a SessionKey,
+        save: &'a Save,
+        replication: Replication,
+    ) -> BoxFuture<'a, Result<Waited<Saved>, Error>> {
+        in_place(|| self.operations.save(key, save, Some(replication)))
+    }
+
+    fn end_durably<'a>(
+        &'a self,
+        key: &'a SessionKey,
+        end: &'a End,
+        replication: Replication,
+    ) -> BoxFuture<'a, Result<Waited<Ended>, Error>> {
+        in_place(|| self.operations.end(key, end, Some(replication)))
     }
 
     fn glance<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {

@@ -14,13 +14,14 @@ use fred::error::{Error as FredError, ErrorKind};
 use fred::interfaces::{ClientLike, HashesInterface};
 use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand, Value};
-use redis_session_core::{Error, Time};
+use redis_session_core::{Error, Replication, Time};
 use tokio::task::JoinHandle;
 
 use crate::clock::ServerClock;
 use crate::health::{Health, Unwell};
+use crate::lane::Lanes;
 use crate::script::Script;
-use crate::server::{Cause, Elsewhere, Failure, Pairs, Reply};
+use crate::server::{Cause, Copies, Elsewhere, Failure, Pairs, Reply};
 use crate::target::{Settings, Target};
 
 /// How often a client is asked for the time, and so whether it is well.
@@ -34,6 +35,7 @@ const PATIENCE: Duration = Duration::from_millis(150);
 pub(crate) struct Node {
     seats: Vec<Arc<Seat>>,
     next: AtomicUsize,
+    lanes: Lanes,
     clock: Arc<ServerClock>,
     _tasks: Vec<AbortOnDrop<()>>,
 }
@@ -45,14 +47,21 @@ struct Seat {
 }
 
 impl Seat {
-    async fn put(&self, ask: &Ask<'_>, named: Named, asking: bool, by: Instant) -> Result<Value, Failure> {
+    async fn send(&self, ask: &Ask<'_>, after_asking: bool, by: Instant) -> Result<Value, Failure> {
+        match self.put(ask, Named::ByHash, after_asking, by).await {
+            // To the same client at once: this also makes the script known to this server.
+            Err(Failure::Refused("NOSCRIPT")) => self.put(ask, Named::ByText, after_asking, by).await,
+            answer => answer,
+        }
+    }
+
+    async fn put(&self, ask: &Ask<'_>, named: Named, after_asking: bool, by: Instant) -> Result<Value, Failure> {
         let options = options(by)?;
         let sent = Instant::now();
-        let answer = if asking {
+        let answer = if after_asking {
             // One behind the other on the wire, with nothing in between.
             let pipeline = self.client.pipeline().with_options(&options);
-            let asking = CustomCommand::new_static("ASKING", ClusterHash::FirstKey, false);
-            let _queued = pipeline.custom::<Value, Value>(asking, Vec::new()).await;
+            let _queued = asking(&pipeline).await;
             let _queued = ask.put(&pipeline, named).await;
             pipeline.last::<Value>().await
         } else {
@@ -79,7 +88,8 @@ impl Node {
                 AbortOnDrop(tokio::spawn(watch(seat.clone(), clock.clone(), target.place().to_owned()))),
             ]
         });
-        Ok(Self { _tasks: tasks.collect(), seats, next: AtomicUsize::new(0), clock })
+        let lanes = Lanes::new(target, settings);
+        Ok(Self { _tasks: tasks.collect(), seats, next: AtomicUsize::new(0), lanes, clock })
     }
 
     /// Waits for the first answer, which also sets the clock.
@@ -94,12 +104,21 @@ impl Node {
     }
 
     /// Asks, and after `ASKING` first where another server of the cluster sent us here for once.
-    pub(crate) async fn send(&self, ask: &Ask<'_>, asking: bool, by: Instant) -> Result<Value, Failure> {
+    pub(crate) async fn send(&self, ask: &Ask<'_>, after_asking: bool, by: Instant) -> Result<Answer, Failure> {
         let seat = self.seat()?;
-        match seat.put(ask, Named::ByHash, asking, by).await {
-            // To the same client at once: this also makes the script known to this server.
-            Err(Failure::Refused("NOSCRIPT")) => seat.put(ask, Named::ByText, asking, by).await,
-            answer => answer,
+        let Some(wait) = ask.wait else {
+            return Ok(Answer { value: seat.send(ask, after_asking, by).await?, copies: Ok(0) });
+        };
+        // The time to wait is kept for that.
+        let now = Instant::now();
+        let soon = now + by.saturating_duration_since(now).saturating_sub(wait.within) / 2;
+        match self.lanes.take(soon).await {
+            Some(lane) => lane.send(ask, wait, after_asking, by).await,
+            // It is better made than not.
+            None => {
+                let value = seat.send(ask, after_asking, by).await?;
+                Ok(Answer { value, copies: Err("no connection was free to wait on") })
+            }
         }
     }
 
@@ -245,6 +264,15 @@ async fn ask_time(client: &Client, clock: &ServerClock, by: Instant) -> Result<T
 pub(crate) struct Ask<'a> {
     pub(crate) key: &'a Bytes,
     pub(crate) what: What<'a>,
+    /// What is waited for afterwards. `None`: nothing.
+    pub(crate) wait: Option<Replication>,
+}
+
+/// What it answered.
+pub(crate) struct Answer {
+    pub(crate) value: Value,
+    /// On how many replicas the write is, where that was waited for.
+    pub(crate) copies: Copies,
 }
 
 /// A command, without its key.
@@ -257,13 +285,13 @@ pub(crate) enum What<'a> {
 
 /// How a script is named.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Named {
+pub(crate) enum Named {
     ByHash,
     ByText,
 }
 
 impl Ask<'_> {
-    async fn put<C: HashesInterface>(&self, client: &C, named: Named) -> Result<Value, FredError> {
+    pub(crate) async fn put<C: HashesInterface>(&self, client: &C, named: Named) -> Result<Value, FredError> {
         let custom = async |name, first: &[&'static str], args: &[Bytes]| {
             let mut all = Vec::with_capacity(first.len() + 1 + args.len());
             all.extend(first.iter().map(|text| Value::from_static_str(text)));
@@ -281,8 +309,13 @@ impl Ask<'_> {
     }
 }
 
+/// Before what another server of the cluster has, as long as it is on its way here.
+pub(crate) async fn asking<C: ClientLike>(client: &C) -> Result<Value, FredError> {
+    client.custom(CustomCommand::new_static("ASKING", ClusterHash::FirstKey, false), Vec::<Value>::new()).await
+}
+
 /// Not sent at all where there is no connection; no timeout would mean for ever.
-fn options(by: Instant) -> Result<Options, Failure> {
+pub(crate) fn options(by: Instant) -> Result<Options, Failure> {
     let left = by.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(Failure::NotSent(None));
@@ -320,7 +353,7 @@ pub(crate) fn reply(value: Value) -> Reply {
     }
 }
 
-fn failure(error: FredError) -> Failure {
+pub(crate) fn failure(error: FredError) -> Failure {
     if let Some(word) = word(error.details()) {
         return elsewhere(error.details()).map_or(Failure::Refused(word), Failure::Elsewhere);
     }
@@ -354,7 +387,7 @@ fn elsewhere(details: &str) -> Option<Elsewhere> {
 /// The word with which Redis's errors begin. fred's own texts begin otherwise.
 pub(crate) fn word(details: &str) -> Option<&'static str> {
     const WORDS: &str = "NOSCRIPT WRONGTYPE READONLY LOADING OOM MISCONF NOPERM NOAUTH WRONGPASS CLUSTERDOWN BUSY MOVED \
-                         ASK TRYAGAIN CROSSSLOT MASTERDOWN NOREPLICAS UNKILLABLE";
+                         ASK TRYAGAIN CROSSSLOT MASTERDOWN NOREPLICAS UNBLOCKED UNKILLABLE";
     let known = |text: &str| WORDS.split(' ').find(|word| text.split(' ').next() == Some(word));
     let rest = details.strip_prefix("ERR ");
     // Before Redis 7: "ERR Error running script (…): @user_script:1: OOM command not allowed …".

@@ -18,18 +18,29 @@ pub(crate) static SAVE: Script = Script {
     lua: concat!(
         include_str!("lua/script.lua"),
         include_str!("lua/record.lua"),
+        include_str!("lua/keep.lua"),
         include_str!("lua/fields.lua"),
         include_str!("lua/save.lua")
     ),
-    sha: "404406565ea26e98cd60038fffa1cc4bde80d966",
+    sha: "8dae18fcda1b96bc8350f30bce1e19ae54b6f94d",
 };
 pub(crate) static CREATE: Script = Script {
-    lua: concat!(include_str!("lua/script.lua"), include_str!("lua/record.lua"), include_str!("lua/create.lua")),
-    sha: "ed3bd3d43a09652a1baa48d9903c722ef560ada7",
+    lua: concat!(
+        include_str!("lua/script.lua"),
+        include_str!("lua/record.lua"),
+        include_str!("lua/keep.lua"),
+        include_str!("lua/create.lua")
+    ),
+    sha: "f50672aea164692ec8c0a57e943cbd63912eca32",
 };
 pub(crate) static END: Script = Script {
-    lua: concat!(include_str!("lua/script.lua"), include_str!("lua/record.lua"), include_str!("lua/end.lua")),
-    sha: "98fb850e5119061dcb8985e8e198f7a17e3cf3a8",
+    lua: concat!(
+        include_str!("lua/script.lua"),
+        include_str!("lua/record.lua"),
+        include_str!("lua/keep.lua"),
+        include_str!("lua/end.lua")
+    ),
+    sha: "4503eb8f3a1dd76538e5755a41fc42123bcb4aa7",
 };
 
 /// The arguments of `create.lua`.

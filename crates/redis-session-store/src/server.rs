@@ -5,26 +5,30 @@ use std::future::Future;
 use std::time::Instant;
 
 use bytes::Bytes;
-use redis_session_core::{Error, Kind, Time};
+use redis_session_core::{Error, Kind, Replication, Time};
 
 use crate::script::Script;
 
 /// Names and values of a hash, in any order.
 pub(crate) type Pairs = Vec<(Bytes, Bytes)>;
 
+/// On how many replicas a write is, or why nobody knows.
+pub(crate) type Copies = Result<u32, &'static str>;
+
 /// A way to the server that has a key. Every call ends by its deadline.
 pub(crate) trait Server: Send + Sync + 'static {
     /// `HGETALL`.
     fn hgetall(&self, key: &Bytes, by: Instant) -> impl Future<Output = Result<Pairs, Failure>> + Send;
 
-    /// A script on one key.
+    /// A script on one key; then, where that is asked for, waits for replicas on the same connection.
     fn script(
         &self,
         script: &'static Script,
         key: &Bytes,
         args: Vec<Bytes>,
+        wait: Option<Replication>,
         by: Instant,
-    ) -> impl Future<Output = Result<Reply, Failure>> + Send;
+    ) -> impl Future<Output = Result<(Reply, Copies), Failure>> + Send;
 
     /// Any other command, whose first argument is a key, and which may as well run twice.
     fn command(

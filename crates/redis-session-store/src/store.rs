@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redis_session_core::{Create, Created, End, Ended, Error, Save, Saved, SessionKey, Stored, Time};
+use redis_session_core::{
+    Create, Created, End, Ended, Error, Kind, Replication, Save, Saved, SessionKey, Stored, Time, Waited,
+};
 
 use crate::bell;
 use crate::script::{self, Script};
-use crate::server::{Failure, Pairs, Reply, Server};
+use crate::server::{Copies, Failure, Pairs, Reply, Server};
 
 /// The store, on one way to the servers.
 pub(crate) struct Operations<S> {
@@ -50,24 +52,47 @@ impl<S: Server> Operations<S> {
         self.server.hgetall(key, by).await
     }
 
-    pub(crate) async fn create(&self, session: &SessionKey, create: &Create) -> Result<Created, Error> {
+    pub(crate) async fn create(
+        &self,
+        session: &SessionKey,
+        create: &Create,
+        wait: Option<Replication>,
+    ) -> Result<Waited<Created>, Error> {
         let key = self.key(session);
-        let reply =
-            self.run(&script::CREATE, &key, script::create_args(create, self.until(&key, create.not_after))?).await?;
-        self.checked(script::created(reply, &key))
+        let args = script::create_args(create, self.until(&key, create.not_after))?;
+        let (reply, copies) = self.run_and_wait(&script::CREATE, &key, args, wait).await?;
+        let outcome = self.checked(script::created(reply, &key))?;
+        let wrote = matches!(outcome, Created::Created { .. });
+        Ok(Waited { outcome, missed: missed(wait.filter(|_| wrote), copies) })
     }
 
-    pub(crate) async fn save(&self, session: &SessionKey, save: &Save) -> Result<Saved, Error> {
+    pub(crate) async fn save(
+        &self,
+        session: &SessionKey,
+        save: &Save,
+        wait: Option<Replication>,
+    ) -> Result<Waited<Saved>, Error> {
         let key = self.key(session);
-        let reply = self.run(&script::SAVE, &key, script::save_args(save, self.until(&key, save.not_after))?).await?;
-        self.checked(script::saved(reply, &key, session))
+        let args = script::save_args(save, self.until(&key, save.not_after))?;
+        let (reply, copies) = self.run_and_wait(&script::SAVE, &key, args, wait).await?;
+        let outcome = self.checked(script::saved(reply, &key, session))?;
+        let wrote = matches!(outcome, Saved::Saved { .. });
+        Ok(Waited { outcome, missed: missed(wait.filter(|_| wrote), copies) })
     }
 
-    pub(crate) async fn end(&self, session: &SessionKey, end: &End) -> Result<Ended, Error> {
+    pub(crate) async fn end(
+        &self,
+        session: &SessionKey,
+        end: &End,
+        wait: Option<Replication>,
+    ) -> Result<Waited<Ended>, Error> {
         let key = self.key(session);
         let args = script::end_args(end, |time| self.server.by_clock_of(&key, time), &self.ended_channel());
-        let reply = self.run(&script::END, &key, args).await?;
-        self.checked(script::ended(reply, &key, session))
+        let (reply, copies) = self.run_and_wait(&script::END, &key, args, wait).await?;
+        let outcome = self.checked(script::ended(reply, &key, session))?;
+        let marked = outcome == Ended::Gone && end.reason.also_ends_what_is_to_come();
+        let wrote = marked || matches!(outcome, Ended::Ended | Ended::Already(_));
+        Ok(Waited { outcome, missed: missed(wait.filter(|_| wrote), copies) })
     }
 
     pub(crate) async fn ping(&self) -> Result<Time, Error> {
@@ -75,15 +100,27 @@ impl<S: Server> Operations<S> {
     }
 
     pub(crate) async fn run(&self, script: &'static Script, key: &Bytes, args: Vec<Bytes>) -> Result<Reply, Error> {
+        self.run_and_wait(script, key, args, None).await.map(|(reply, _)| reply)
+    }
+
+    /// Ends within the deadline, and the time to wait.
+    async fn run_and_wait(
+        &self,
+        script: &'static Script,
+        key: &Bytes,
+        args: Vec<Bytes>,
+        wait: Option<Replication>,
+    ) -> Result<(Reply, Copies), Error> {
         let sent = Instant::now();
-        let by = sent + self.deadline;
-        self.know_the_time(by).await?;
-        let reply = self.checked(self.server.script(script, key, args, by).await.map_err(Failure::of_write))?;
+        self.know_the_time(sent + self.deadline).await?;
+        let by = sent + self.deadline + wait.map_or(Duration::ZERO, |wait| wait.within);
+        let answer = self.server.script(script, key, args, wait, by).await;
+        let (reply, copies) = self.checked(answer.map_err(Failure::of_write))?;
         if let Some(now) = script::late(&reply) {
             // Perhaps it is our clock that is wrong: the caller's next try is by the right one.
             self.server.learn(key, now, sent);
         }
-        Ok(reply)
+        Ok((reply, copies))
     }
 
     /// Whoever goes on from here has a clock to say until when a write may run, and what is past its deadline.
@@ -113,6 +150,18 @@ impl<S: Server> Operations<S> {
     }
 }
 
+/// Why what was written is not where it was to be.
+fn missed(wait: Option<Replication>, copies: Copies) -> Option<Error> {
+    let Replication { replicas, within } = wait?;
+    let text = match copies {
+        Ok(there) if there >= replicas => return None,
+        Ok(there) => format!("the write was made, but is on {there} of {replicas} replicas after {within:?}"),
+        Err("NOPERM") => "the write was made, but this user may not wait for replicas: allow +wait".to_owned(),
+        Err(why) => format!("the write was made, but nobody knows whether it is on {replicas} replicas: {why}"),
+    };
+    Some(Error::new(Kind::NotReplicated, text))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -130,6 +179,8 @@ mod tests {
         scripts: Mutex<Vec<Result<Reply, Failure>>>,
         asked: Mutex<Vec<&'static str>>,
         clock: ServerClock,
+        /// What `WAIT` says. `None`: nothing is waited for.
+        copies: Option<Copies>,
         /// How far the clock of the server that has the key is ahead.
         ahead: Duration,
     }
@@ -146,9 +197,19 @@ mod tests {
             self.loads.lock().unwrap().remove(0)
         }
 
-        async fn script(&self, _: &'static Script, _: &Bytes, _: Vec<Bytes>, _: Instant) -> Result<Reply, Failure> {
+        async fn script(
+            &self,
+            _: &'static Script,
+            _: &Bytes,
+            _: Vec<Bytes>,
+            wait: Option<Replication>,
+            _: Instant,
+        ) -> Result<(Reply, Copies), Failure> {
             self.asked("EVALSHA");
-            self.scripts.lock().unwrap().remove(0)
+            if wait.is_some() {
+                self.asked("WAIT");
+            }
+            Ok((self.scripts.lock().unwrap().remove(0)?, self.copies.unwrap_or(Ok(0))))
         }
 
         async fn command(&self, name: &'static str, _: &Bytes, _: Vec<Bytes>, _: Instant) -> Result<Reply, Failure> {
@@ -241,7 +302,7 @@ mod tests {
         for (failure, kind) in table {
             let what = format!("{failure:?}");
             let operations = operations(Scripted { scripts: vec![Err(failure)].into(), ..Scripted::default() });
-            let error = operations.end(&session(), &end()).await.unwrap_err();
+            let error = operations.end(&session(), &end(), None).await.unwrap_err();
             assert_eq!(format!("{:?}", error.kind()), kind, "{what}");
             let doubted = if kind == "Corrupt" { &["EVALSHA", "doubt"][..] } else { &["EVALSHA"] };
             assert_eq!(*operations.server.asked.lock().unwrap(), doubted, "{what}");
@@ -255,7 +316,7 @@ mod tests {
         let now = 1_800_000_100_000;
         let late = Reply::List(vec![key, Reply::Text("late".into()), Reply::Number(now)]);
         let operations = operations(Scripted { scripts: vec![Ok(late)].into(), ..Scripted::default() });
-        assert_eq!(operations.end(&session, &end()).await.unwrap(), Ended::Late);
+        assert_eq!(operations.end(&session, &end(), None).await.unwrap().outcome, Ended::Late);
         let shown = operations.server.clock.now().unwrap().as_millis();
         assert!(shown.abs_diff(now as u64) < 50, "{shown}");
     }
@@ -266,5 +327,42 @@ mod tests {
         let operations = Operations { server, prefix: "sess:".to_owned(), deadline: Duration::from_millis(250) };
         operations.load(&session()).await.unwrap();
         assert_eq!(*operations.server.asked.lock().unwrap(), ["TIME", "HGETALL"]);
+    }
+
+    #[tokio::test]
+    async fn only_what_was_written_can_miss_its_replicas() {
+        let wait = Replication { replicas: 2, within: Duration::from_millis(70) };
+        let session = session();
+        let reply = |word: &str, rest: &[Reply]| {
+            let key = Reply::Text(format!("sess:{}", session.to_text()).into());
+            Reply::List([&[key, Reply::Text(word.to_owned().into())], rest].concat())
+        };
+        let tombstone = || reply("tombstone", &[Reply::Text("destroyed 1800000000000".into())]);
+        let table = [
+            (reply("ended", &[]), Ok(2), None),
+            (reply("ended", &[]), Ok(3), None),
+            (reply("ended", &[]), Ok(1), Some("on 1 of 2 replicas after 70ms")),
+            (tombstone(), Ok(2), None),
+            (tombstone(), Ok(0), Some("on 0 of 2")),
+            (reply("gone", &[]), Ok(0), None),
+            (reply("alive", &[]), Ok(0), None),
+            (reply("late", &[Reply::Number(1_800_000_000_000)]), Ok(0), None),
+            (reply("ended", &[]), Err("NOPERM"), Some("allow +wait")),
+            (reply("ended", &[]), Err("UNBLOCKED"), Some("UNBLOCKED")),
+        ];
+        for (reply, copies, wanted) in table {
+            let what = format!("{reply:?} {copies:?}");
+            let server = Scripted { scripts: vec![Ok(reply)].into(), copies: Some(copies), ..Scripted::default() };
+            let operations = operations(server);
+            let waited = operations.end(&session, &end(), Some(wait)).await.unwrap();
+            assert_eq!(*operations.server.asked.lock().unwrap(), ["EVALSHA", "WAIT"], "{what}");
+            match (waited.missed, wanted) {
+                (None, None) => {}
+                (Some(error), Some(wanted)) => {
+                    assert!(error.is_not_replicated() && error.to_string().contains(wanted), "{what}: {error}");
+                }
+                (missed, _) => panic!("{what}: {missed:?}"),
+            }
+        }
     }
 }

@@ -10,16 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fred::types::Value;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis_session_core::{Error, Time};
+use redis_session_core::{Error, Replication, Time};
 
 use self::cluster::Cluster;
 use self::sentinel::Sentinels;
-use crate::node::{Ask, Node, What, pairs, reply};
+use crate::node::{Answer, Ask, Node, What, pairs, reply};
 use crate::script::Script;
-use crate::server::{Failure, Pairs, Reply, ScanMark, Server};
+use crate::server::{Copies, Failure, Pairs, Reply, ScanMark, Server};
 use crate::target::{Settings, Target, Way, probe};
 use crate::url::Shape;
 
@@ -61,7 +60,7 @@ impl Topology {
         }
     }
 
-    async fn send(&self, ask: Ask<'_>, by: Instant) -> Result<Value, Failure> {
+    async fn send(&self, ask: Ask<'_>, by: Instant) -> Result<Answer, Failure> {
         match self {
             Self::Single(_, node) => node.send(&ask, false, by).await,
             Self::Cluster(cluster) => cluster.send(&ask, by).await,
@@ -97,7 +96,7 @@ impl Topology {
 
 impl Server for Topology {
     async fn hgetall(&self, key: &Bytes, by: Instant) -> Result<Pairs, Failure> {
-        pairs(self.send(Ask { key, what: What::Load }, by).await?)
+        pairs(self.send(Ask { key, what: What::Load, wait: None }, by).await?.value)
     }
 
     async fn script(
@@ -105,13 +104,16 @@ impl Server for Topology {
         script: &'static Script,
         key: &Bytes,
         args: Vec<Bytes>,
+        wait: Option<Replication>,
         by: Instant,
-    ) -> Result<Reply, Failure> {
-        self.send(Ask { key, what: What::Script(script, &args) }, by).await.map(reply)
+    ) -> Result<(Reply, Copies), Failure> {
+        let Answer { value, copies } = self.send(Ask { key, what: What::Script(script, &args), wait }, by).await?;
+        Ok((reply(value), copies))
     }
 
     async fn command(&self, name: &'static str, key: &Bytes, args: Vec<Bytes>, by: Instant) -> Result<Reply, Failure> {
-        self.send(Ask { key, what: What::Command(name, &args) }, by).await.map(reply)
+        let ask = Ask { key, what: What::Command(name, &args), wait: None };
+        self.send(ask, by).await.map(|answer| reply(answer.value))
     }
 
     async fn scan(

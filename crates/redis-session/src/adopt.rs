@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis_session_core::{
-    BoxFuture, Create, Created, Enter, Entered, Error as CoreError, Fields, Found, Kind, Level, LogIn,
+    BoxFuture, Create, Created, Durability, Enter, Entered, Error as CoreError, Fields, Found, Kind, Level, LogIn,
     REVOCATION_STAYS, Reason, SessionId, Standing, Successor, Time, Token, User, WishChange, Wishes,
 };
 use tracing::Instrument;
@@ -424,7 +424,7 @@ async fn enter(handle: &Handle, user: &User, id: &SessionId, wish: &WishChange) 
             Ok(false)
         }
         Entered::Entered { doomed, since_revoked: None } => {
-            listing::end_and_leave(settings, user, &doomed, Reason::Cap).await?;
+            listing::end_and_leave(settings, user, &doomed, Reason::Cap, Durability::Fast).await?;
             Ok(true)
         }
     }
@@ -437,7 +437,7 @@ async fn stands(handle: &Handle, user: &User, id: &SessionId) -> Result<Begun, E
     match listing::step(settings, |_| index.standing(of, session), |_| false).await? {
         Some(Standing::Listed) => Ok(Begun::Yes),
         _ => {
-            listing::end_and_leave(settings, user, &[session], Reason::Refused).await?;
+            listing::end_and_leave(settings, user, &[session], Reason::Refused, Durability::Fast).await?;
             Ok(Begun::Refused)
         }
     }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use redis_session_core::{
-    Changes, Create, Created, Error as CoreError, Fields, Found, Kind, LogIn, Plan, Reason, Record, ReplacedBy, Rule,
-    Save, Saved, SessionId, Staged, Step, Time, Token, Tokens, Why, Wish, WishChange, Wishes, Working,
+    Changes, Create, Created, Durability, Error as CoreError, Fields, Found, Kind, LogIn, Plan, Reason, Record,
+    ReplacedBy, Rule, Save, Saved, SessionId, SessionKey, Staged, Step, Time, Token, Tokens, Why, Wish, WishChange,
+    Wishes, Working,
 };
 use tracing::Instrument;
 
@@ -152,9 +153,16 @@ pub(crate) async fn create_at(
         login,
         fields: staged.fields.clone(),
     };
-    let mut tries = Tries::begin(handle, true);
+    let mut tries = Tries::begin(handle, true, handle.durability());
     loop {
-        match settings.store.create(&key, &create).await {
+        let answer = match tries.replication() {
+            None => settings.store.create(&key, &create).await,
+            Some(replication) => {
+                let waited = settings.store.create_durably(&key, &create, replication).await;
+                waited.map(|waited| handle.outcome(waited))
+            }
+        };
+        match answer {
             Ok(Created::Created { at }) => {
                 created(handle, id, &create, staged, at)?;
                 return Ok(true);
@@ -256,7 +264,10 @@ pub(crate) async fn write(
     let settings = &handle.settings;
     let Some(id) = handle.state().id.clone() else { return Err(Error::gone()) };
     let key = handle.key(&id);
-    let mut tries = Tries::begin(handle, token.is_some());
+    // A mere touch that is lost costs nobody anything; with a new id it would be a browser's only one.
+    let counts = token.is_some() || !matches!(gives, Gives::Nothing);
+    let durability = if counts { handle.durability() } else { Durability::Fast };
+    let mut tries = Tries::begin(handle, token.is_some(), durability);
     let mut turn = match token {
         // A touch races with nobody.
         None => None,
@@ -273,7 +284,7 @@ pub(crate) async fn write(
     let mut save = request(handle, &id, token, &mut staged, step(handle, &gives), renews, not_after)?;
     loop {
         tries.sent += 1;
-        match settings.store.save(&key, &save).await {
+        match send(handle, &key, &save, &tries).await {
             Ok(Saved::Saved { before, at }) => {
                 let known = saved(handle, &save, &gives, before, at);
                 if save.token.is_none() {
@@ -332,6 +343,15 @@ pub(crate) async fn write(
                 Again::Fail(error) => return Err(error),
             },
         }
+    }
+}
+
+/// Sends a save, and takes note of it where it is made and not where it was to be.
+async fn send(handle: &Handle, key: &SessionKey, save: &Save, tries: &Tries) -> Result<Saved, CoreError> {
+    let store = &handle.settings.store;
+    match tries.replication() {
+        None => store.save(key, save).await,
+        Some(replication) => Ok(handle.outcome(store.save_durably(key, save, replication).await?)),
     }
 }
 

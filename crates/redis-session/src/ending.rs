@@ -4,7 +4,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis_session_core::{Ended, Fields, Found, Reason, Rule, SessionId, SessionKey, User, Whose, WishChange};
+use redis_session_core::{
+    Durability, Ended, Fields, Found, Reason, Rule, SessionId, SessionKey, User, Whose, WishChange,
+};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -14,7 +16,7 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::handle::{Handle, Loaded, Outgoing};
 use crate::layer::Settings;
-use crate::listing;
+use crate::listing::{self, Ending};
 
 /// Ends the session for this reason, whatever this request has done with it.
 pub(crate) async fn end(handle: &Arc<Handle>, reason: Reason) -> Result<(), Error> {
@@ -73,6 +75,7 @@ struct Going {
     whose: Whose,
     user: Option<User>,
     reason: Reason,
+    durability: Durability,
 }
 
 impl Going {
@@ -80,7 +83,7 @@ impl Going {
         // Of nobody's session, who loaded it before a login must not end the login: an attacker may have planted the
         // cookie of before.
         let whose = user.map_or_else(|| Whose::Nobodys(id.proof()), |user| Whose::Users(user.clone()));
-        Self { key: handle.key(id), whose, user: user.cloned(), reason }
+        Self { key: handle.key(id), whose, user: user.cloned(), reason, durability: handle.durability() }
     }
 
     fn event(&self) -> Event {
@@ -92,20 +95,21 @@ impl Going {
     }
 
     /// The session first, then its entry.
-    async fn end_once(&self, settings: &Settings) -> Result<Ended, Error> {
-        let ended = listing::end(settings, &self.key, self.reason, self.whose.clone()).await?;
-        if let Some(user) = self.user.as_ref().filter(|_| ended != Ended::Nobodys) {
+    async fn end_once(&self, settings: &Settings) -> Result<Ending, Error> {
+        let ending = listing::end(settings, &self.key, self.reason, self.whose.clone(), self.durability).await?;
+        if let Some(user) = self.user.as_ref().filter(|_| ending.ended != Ended::Nobodys) {
             listing::leave(settings, user, &[self.key.handle()]).await?;
         }
-        Ok(ended)
+        Ok(ending)
     }
 }
 
 async fn end_at_once(handle: &Arc<Handle>, going: Going) -> Result<(), Error> {
     match going.end_once(&handle.settings).instrument(handle.span("end")).await {
-        Ok(Ended::Others | Ended::Nobodys) => Err(Error::gone()),
-        Ok(_) => {
+        Ok(Ending { ended: Ended::Others | Ended::Nobodys, .. }) => Err(Error::gone()),
+        Ok(Ending { missed, .. }) => {
             handle.tell(going.event());
+            handle.state().missed = missed;
             Ok(())
         }
         Err(error) => {
@@ -119,8 +123,12 @@ async fn end_at_once(handle: &Arc<Handle>, going: Going) -> Result<(), Error> {
 async fn end_beside(handle: &Handle, but: Option<&SessionId>, reason: Reason) -> Result<(), Error> {
     for (id, user) in adopt::living_beside(handle, but).await? {
         let going = Going::new(handle, &id, user.as_ref(), reason);
-        if going.end_once(&handle.settings).instrument(handle.span("end")).await? == Ended::Ended {
+        let Ending { ended, missed } = going.end_once(&handle.settings).instrument(handle.span("end")).await?;
+        if ended == Ended::Ended {
             handle.tell(going.event());
+        }
+        if missed.is_some() {
+            handle.state().missed = missed;
         }
     }
     Ok(())
@@ -148,7 +156,7 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 async fn go_on(handle: Arc<Handle>, going: Going) {
     match tried_again(&handle, || going.end_once(&handle.settings)).await {
-        None | Some(Ended::Others | Ended::Nobodys) => {}
+        None | Some(Ending { ended: Ended::Others | Ended::Nobodys, .. }) => {}
         Some(_) => handle.tell(going.event()),
     }
 }
@@ -161,7 +169,7 @@ async fn read_and_go_on(handle: Arc<Handle>, id: SessionId, reason: Reason) {
             && let Found::Alive(record) = handle.look_up(id).await?
         {
             let going = Going::new(handle, id, record.user(), reason);
-            if !matches!(going.end_once(&handle.settings).await?, Ended::Others | Ended::Nobodys) {
+            if !matches!(going.end_once(&handle.settings).await?.ended, Ended::Others | Ended::Nobodys) {
                 handle.tell(going.event());
             }
         }

@@ -32,7 +32,7 @@ use redis_session_core::Kind;
 ///
 /// | error | status |
 /// | --- | --- |
-/// | `is_unavailable`, `is_outcome_unknown`, `is_contended` | 503, with `Retry-After: 1` |
+/// | `is_unavailable`, `is_outcome_unknown`, `is_not_replicated`, `is_contended` | 503, with `Retry-After: 1` |
 /// | `is_gone`, `is_login_refused` | 409 |
 /// | `is_not_logged_in` | 401 |
 /// | `is_step_up`, `is_csrf` | 403 |
@@ -58,7 +58,9 @@ impl Error {
     /// The status that this error is as a response.
     pub fn status(&self) -> StatusCode {
         match self.kind() {
-            Kind::Unavailable | Kind::OutcomeUnknown | Kind::Contended => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Unavailable | Kind::OutcomeUnknown | Kind::NotReplicated | Kind::Contended => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Kind::Gone | Kind::LoginRefused => StatusCode::CONFLICT,
             Kind::NotLoggedIn => StatusCode::UNAUTHORIZED,
             Kind::StepUp | Kind::Csrf => StatusCode::FORBIDDEN,

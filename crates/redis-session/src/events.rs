@@ -49,6 +49,8 @@ pub enum Event {
     Dropped(Why),
     /// A request of no known tenant asked for a session. See [`RedisSessionLayer::tenants`](crate::RedisSessionLayer::tenants).
     UnknownTenant,
+    /// A write was made and stands, but was not on as many replicas in time as it was to be ([`Durability`](crate::Durability)).
+    NotReplicated,
     /// The store failed, or its record was refused.
     StoreFailed(Kind),
 }
@@ -151,6 +153,7 @@ impl Event {
             Self::RequestRefused(_) => "request refused",
             Self::Dropped(_) => "dropped",
             Self::UnknownTenant => "unknown tenant",
+            Self::NotReplicated => "not replicated",
             Self::StoreFailed(_) => "store failed",
         }
     }
@@ -211,6 +214,12 @@ pub(crate) fn log_failure(error: &redis_session_core::Error, realm: &str) {
     tracing::warn!(target: "redis_session", event = name, reason, realm, error = error as &dyn std::error::Error);
 }
 
+/// Tells the log of a write that is not on as many replicas as it was to be.
+pub(crate) fn log_missed(error: &redis_session_core::Error, realm: &str) {
+    let event = Event::NotReplicated.name();
+    tracing::warn!(target: "redis_session", event, realm, error = error as &dyn std::error::Error);
+}
+
 /// Tells the log.
 pub(crate) fn log(event: Event, realm: &str) {
     let (name, reason) = (event.name(), event.reason());
@@ -222,7 +231,7 @@ pub(crate) fn log(event: Event, realm: &str) {
             tracing::debug!(target: "redis_session", event = name, reason, realm);
         }
         // Told with its cause, by who has it.
-        Event::StoreFailed(_) => {}
+        Event::StoreFailed(_) | Event::NotReplicated => {}
         _ => tracing::debug!(target: "redis_session", event = name, realm),
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http::Uri;
 use redis_session_core::{
-    Derivation, End, Ended, Error as CoreError, Found, Index, KeyId, Kind, Life, Reason, Rule, SessionId, SessionKey,
-    Successor, Time, Token, User, Whose, Why, WishChange, Working, look_at,
+    Derivation, Durability, End, Ended, Error as CoreError, Found, Index, KeyId, Kind, Life, Reason, Rule, SessionId,
+    SessionKey, Successor, Time, Token, User, Waited, Whose, Why, WishChange, Working, look_at,
 };
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, TryLockError};
 use tokio::time::Instant;
@@ -58,6 +58,11 @@ pub(crate) struct State {
     pub(crate) wish: WishChange,
     /// Why the outcome of a write is unknown. Nothing more is written then.
     pub(crate) doubt: Option<Error>,
+    /// What this request's writes wait for. `None`: what the layer says.
+    pub(crate) durability: Option<Durability>,
+    /// Why a write that was made is not on as many replicas as it was to be, for whoever waits for its answer. `None`: it
+    /// is, or he was told.
+    pub(crate) missed: Option<Error>,
     /// Whether the request's cookie was looked at.
     pub(crate) cookie_read: bool,
     /// Whether several cookies of our name contradict each other, or are more than is looked at.
@@ -184,6 +189,8 @@ impl Handle {
             latest: None,
             wish: WishChange::default(),
             doubt: None,
+            durability: None,
+            missed: None,
             cookie_read: false,
             is_unclear: false,
             adopts: false,
@@ -275,6 +282,26 @@ impl Handle {
 
     pub(crate) fn life(&self) -> Life {
         self.settings.expiry.life()
+    }
+
+    /// What a write of this request waits for.
+    pub(crate) fn durability(&self) -> Durability {
+        self.state().durability.unwrap_or(self.settings.durability)
+    }
+
+    /// How a write ended. Takes note of one that was made and is not where it was to be.
+    pub(crate) fn outcome<T>(&self, waited: Waited<T>) -> T {
+        if let Some(error) = waited.missed {
+            let error = self.settings.not_replicated(error);
+            self.state().missed = Some(error);
+        }
+        waited.outcome
+    }
+
+    /// What whoever waits for a write is told: also that it was made and is not where it was to be.
+    pub(crate) fn told<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        let missed = self.state().missed.take();
+        answer.and_then(|answer| missed.map_or(Ok(answer), Err))
     }
 
     pub(crate) fn tell(&self, event: Event) {
@@ -429,7 +456,8 @@ impl Handle {
         self.settings.tell_of_reuse(user);
         if self.settings.if_reused == IfReused::EndSession {
             // Told and logged where it fails; the old cookie is refused all the same.
-            let _ = listing::end_and_leave(&self.settings, user, &[key.handle()], Reason::Reused).await;
+            let (settings, sessions) = (&self.settings, [key.handle()]);
+            let _ = listing::end_and_leave(settings, user, &sessions, Reason::Reused, settings.durability).await;
         }
     }
 

@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
-use redis_session_core::{Expiry, Index, KeyRing, Kind, Random, Signer, Store, User};
+use redis_session_core::{Durability, Expiry, Index, KeyRing, Kind, Random, Signer, Store, User};
 use redis_session_store::{RedisStore, fred};
 use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
@@ -17,7 +18,7 @@ use crate::cookie::Cookie;
 use crate::ended::Watchers;
 use crate::ending::{ENDS_ARE_TRIED_FOR, LONGEST_PAUSE};
 use crate::error::Error;
-use crate::events::{Event, Observer, log, log_failure};
+use crate::events::{Event, Observer, log, log_failure, log_missed};
 use crate::queue::Queue;
 use crate::return_to::ReturnTo;
 use crate::service::RedisSession;
@@ -90,6 +91,7 @@ pub(crate) struct Settings {
     pub(crate) realm: Arc<str>,
     pub(crate) expiry: Expiry,
     pub(crate) size_limit: usize,
+    pub(crate) durability: Durability,
     /// The most sessions that a user may have. `None`: any number.
     pub(crate) cap: Option<usize>,
     pub(crate) renew: Renew,
@@ -234,6 +236,7 @@ impl RedisSessionLayer {
             realm: realm.into(),
             expiry: Expiry::default(),
             size_limit: 64 * 1024,
+            durability: Durability::Fast,
             cap: None,
             if_reused: IfReused::default(),
             if_unavailable: IfUnavailable::default(),
@@ -276,6 +279,27 @@ impl<L> RedisSessionLayer<L> {
     /// loads them all. An edit beyond it is an error to the handler, and nothing is changed.
     pub fn size_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.size_limit = bytes)
+    }
+
+    /// What the writes of this layer's sessions wait for. Default: [`Durability::Fast`], the answer of the server that made
+    /// them. A request may ask for more, or for less, with [`Session::durability`](crate::Session::durability).
+    ///
+    /// ```
+    /// use redis_session::{Durability, KeyRing, MemoryStore, RedisSessionLayer};
+    /// use std::time::Duration;
+    ///
+    /// let layer: RedisSessionLayer = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?)
+    ///     .durability(Durability::Replicated { replicas: 2, within: Duration::from_millis(500) })
+    ///     .check()?;
+    /// # Ok::<(), redis_session::Error>(())
+    /// ```
+    ///
+    /// A write that is not on so many replicas in time stands, and is an error with `is_not_replicated` to whoever waits for
+    /// it: to the handler, or to the client, as a 503 with the error in its extensions, where the response itself brings
+    /// the write. A mere renewal of the idle timeout waits for nothing, nor do the lists of users' sessions, which mend by
+    /// themselves. A [`MemoryStore`](crate::MemoryStore) has no replicas, and answers as if there were enough.
+    pub fn durability(self, durability: Durability) -> Self {
+        self.with(|settings| settings.durability = durability)
     }
 
     /// The most sessions that a user may have at a time. Default: any number. With one more login the session goes that
@@ -400,13 +424,15 @@ impl<L> RedisSessionLayer<L> {
     ///
     /// Mostly that takes a few milliseconds, and while the store does not answer about one of its deadlines (250
     /// milliseconds). A logout that fails is tried for 30 seconds: with one, it is at most 32 seconds and four deadlines, of
-    /// the slowest store where tenants have stores of their own. Whoever has less time puts a timeout around it.
+    /// the slowest store where tenants have stores of their own, each with the time that this layer's writes wait for
+    /// replicas. Whoever has less time puts a timeout around it.
     ///
     /// # Errors
     /// `is_outcome_unknown`: after that time, writes are still under way; their number is in the text.
     pub async fn close(&self) -> Result<(), Error> {
         let under_way = &self.settings.under_way;
-        let bound = ENDS_ARE_TRIED_FOR + LONGEST_PAUSE + self.settings.longest_deadline() * 4;
+        let waits = self.settings.durability.replication().map_or(Duration::ZERO, |waits| waits.within);
+        let bound = ENDS_ARE_TRIED_FOR + LONGEST_PAUSE + (self.settings.longest_deadline() + waits) * 4;
         under_way.close();
         let done = tokio::time::timeout(bound, under_way.wait()).await;
         done.map_err(|_| {
@@ -444,6 +470,7 @@ impl Settings {
     fn check(&self) -> Result<(), Error> {
         self.cookie.check()?;
         self.expiry.check()?;
+        self.durability.check()?;
         if let Some(predecessor) = &self.predecessor {
             predecessor.cookie().check_syntax()?;
             if self.tenants.is_some() {
@@ -491,6 +518,13 @@ impl Settings {
     pub(crate) fn store_failed(&self, error: redis_session_core::Error) -> Error {
         log_failure(&error, &self.realm);
         self.tell(Event::StoreFailed(error.kind()));
+        error.into()
+    }
+
+    /// Tells of a write that was made and is not where it was to be, and makes its error ours.
+    pub(crate) fn not_replicated(&self, error: redis_session_core::Error) -> Error {
+        log_missed(&error, &self.realm);
+        self.tell(Event::NotReplicated);
         error.into()
     }
 

@@ -54,7 +54,7 @@
 //! - [`CsrfLayer`], [`Flash`], [`ClearSiteData`]: forms, what is said on the next page, a logout that clears the browser.
 //! - [`Expiry`], [`Cookie`], [`KeyRing`]: timeouts, attributes, keys. [`Tenant`]: one application, many customers.
 //! - [`RedisStore::options`]: deadlines, prefix, start without Redis. [`RedisSessionLayer::close`]: the end of a process.
-//!   [`Store`]: a store of your own.
+//!   [`Store`]: a store of your own. [`Durability`]: writes that a failover does not undo.
 //! - [`Error`]: what can go wrong, and a page of your own for it. [`Observer`]: metrics and audit logs.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -89,7 +89,7 @@ mod tenants;
 mod tries;
 
 pub use redis_session_core::{
-    Clock, Expiry, KeyRing, Kind, Level, MemoryStore, Reason, SessionHandle, State, Store, Why,
+    Clock, Durability, Expiry, KeyRing, Kind, Level, MemoryStore, Reason, SessionHandle, State, Store, Why,
 };
 #[cfg(feature = "tls")]
 pub use redis_session_store::Tls;

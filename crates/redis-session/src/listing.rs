@@ -4,8 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use redis_session_core::{
-    ENTRY_STAYS, End, Ended, Error as CoreError, Found, Kind, Prolong, Prolonged, Reason, Rule, SessionHandle,
-    SessionKey, Stored, Time, User, Whose, Wishes,
+    Durability, ENTRY_STAYS, End, Ended, Error as CoreError, Found, Kind, Prolong, Prolonged, Reason, Rule,
+    SessionHandle, SessionKey, Stored, Time, User, Waited, Whose, Wishes,
 };
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::handle::Handle;
 use crate::layer::Settings;
-use crate::tries::{NEW_TIMES, PAUSE};
+use crate::tries::{NEW_TIMES, PAUSE, replication, time_to_wait};
 
 /// What a write is going to do to the idle timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,8 @@ async fn prolong(settings: &Settings, user: &User, key: &SessionKey, life: Durat
         }
     }
     if prolonged == Prolonged::Doomed {
-        end_and_leave(settings, user, &[key.handle()], Reason::Revoked).await?;
+        // Whoever doomed it ends it as well, and waits for what he wants.
+        end_and_leave(settings, user, &[key.handle()], Reason::Revoked, Durability::Fast).await?;
         return Ok(Listed::Gone(Found::Ended { reason: Reason::Revoked, lately: true }));
     }
     Ok(Listed::Renewed)
@@ -86,21 +87,29 @@ pub(crate) async fn look(settings: &Settings, key: &SessionKey) -> Result<Option
 
 /// Ends these sessions of a user, and then takes their entries away: all but those in which a login may be under way,
 /// which then finds its entry doomed. Tells of each that ended now, also where others fail, and answers how many did.
+///
+/// # Errors
+/// `is_not_replicated` only where all of them ended.
 pub(crate) async fn end_and_leave(
     settings: &Settings,
     user: &User,
     sessions: &[SessionHandle],
     reason: Reason,
+    durability: Durability,
 ) -> Result<usize, Error> {
     let whose = Whose::Users(user.clone());
     let ends = futures_util::future::join_all(sessions.iter().map(|session| {
         let key = session.key(&settings.realm);
         let whose = whose.clone();
-        async move { (*session, end(settings, &key, reason, whose).await) }
+        async move { (*session, end(settings, &key, reason, whose, durability).await) }
     }))
     .await;
-    let (mut leave, mut ended, mut failed) = (Vec::with_capacity(ends.len()), 0, None);
+    let (mut leave, mut ended, mut failed, mut missed) = (Vec::with_capacity(ends.len()), 0, None, None);
     for (session, answer) in ends {
+        let answer = answer.map(|ending| {
+            missed = missed.take().or(ending.missed);
+            ending.ended
+        });
         match answer {
             Ok(Ended::Nobodys) if Rule::EntriesOfNobodyStay.holds() => {}
             Ok(answer) => {
@@ -114,16 +123,36 @@ pub(crate) async fn end_and_leave(
         }
     }
     self::leave(settings, user, &leave).await?;
-    failed.map_or(Ok(ended), Err)
+    failed.or(missed).map_or(Ok(ended), Err)
+}
+
+/// How an end ended.
+pub(crate) struct Ending {
+    pub(crate) ended: Ended,
+    /// Why it is not on as many replicas as it was to be. `None`: it is, or nothing was written.
+    pub(crate) missed: Option<Error>,
 }
 
 /// Ends one session, again where a reply was lost.
-pub(crate) async fn end(settings: &Settings, key: &SessionKey, reason: Reason, whose: Whose) -> Result<Ended, Error> {
+pub(crate) async fn end(
+    settings: &Settings,
+    key: &SessionKey,
+    reason: Reason,
+    whose: Whose,
+    durability: Durability,
+) -> Result<Ending, Error> {
+    let (store, by) = (&settings.store, Instant::now() + settings.store.deadline() + time_to_wait(durability));
     let run = |not_after| {
         let end = End { not_after, reason, whose: whose.clone() };
-        async move { settings.store.end(key, &end).await }
+        async move {
+            match replication(durability, by) {
+                None => store.end(key, &end).await.map(Waited::enough),
+                Some(replication) => store.end_durably(key, &end, replication).await,
+            }
+        }
     };
-    step(settings, run, |ended| *ended == Ended::Late).await
+    let Waited { outcome, missed } = step_by(settings, by, run, |waited| waited.outcome == Ended::Late).await?;
+    Ok(Ending { ended: outcome, missed: missed.map(|error| settings.not_replicated(error)) })
 }
 
 /// Takes entries away.
@@ -144,8 +173,20 @@ pub(crate) async fn step<T, F>(
 where
     F: Future<Output = Result<T, CoreError>>,
 {
+    step_by(settings, Instant::now() + settings.store.deadline(), run, is_late).await
+}
+
+async fn step_by<T, F>(
+    settings: &Settings,
+    by: Instant,
+    run: impl Fn(Time) -> F,
+    is_late: impl Fn(&T) -> bool,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, CoreError>>,
+{
     let store = &settings.store;
-    let (by, mut pause, mut new_times) = (Instant::now() + store.deadline(), PAUSE, NEW_TIMES);
+    let (mut pause, mut new_times) = (PAUSE, NEW_TIMES);
     let mut unknown = false;
     loop {
         match run(store.now().map_or(Time::MAX, |now| now + store.deadline())).await {

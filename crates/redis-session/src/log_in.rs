@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis_session_core::{
-    Derivation, Ended, Enter, Entered, Fields, Found, Kind, Level, LogIn, Reason, Rule, SessionHandle, SessionId,
-    Standing, Stored, Successor, Token, User, Whose, Why, WishChange,
+    Derivation, Durability, Ended, Enter, Entered, Fields, Found, Kind, Level, LogIn, Reason, Rule, SessionHandle,
+    SessionId, Standing, Stored, Successor, Token, User, Whose, Why, WishChange,
 };
 use tokio::time::Instant;
 
@@ -132,11 +132,13 @@ async fn first_place(handle: &Arc<Handle>, user: &User) -> Result<Place, Error> 
             _ => return new(),
         }
     };
-    let ended = listing::end(settings, &handle.key(&id), Reason::OtherUser, Whose::Users(present.clone())).await?;
-    if ended == Ended::Ended {
+    let (key, whose) = (handle.key(&id), Whose::Users(present.clone()));
+    // What is waited for is the login: on the same server, what came before it is there with it.
+    let ending = listing::end(settings, &key, Reason::OtherUser, whose, Durability::Fast).await?;
+    if ending.ended == Ended::Ended {
         handle.tell(Event::Revoked(Reason::OtherUser));
     }
-    listing::leave(settings, &present, &[handle.key(&id).handle()]).await?;
+    listing::leave(settings, &present, &[key.handle()]).await?;
     let edits_stay = handle.working()?.rebase(Fields::default());
     if edits_stay.is_err() {
         handle.working()?.reset(Fields::default());
@@ -180,7 +182,7 @@ async fn enter(
     match listing::step(settings, run, |entered| *entered == Entered::Late).await? {
         Entered::Late | Entered::Revoked => Err(refused(handle, "the user's sessions were ended meanwhile")),
         Entered::Doomed if place.is_own() => {
-            listing::end_and_leave(settings, &asked.user, &[session], Reason::Revoked).await?;
+            listing::end_and_leave(settings, &asked.user, &[session], Reason::Revoked, Durability::Fast).await?;
             Err(refused(handle, "this session is about to be ended"))
         }
         Entered::Doomed => Ok(None),
@@ -202,7 +204,7 @@ async fn end_doomed(handle: &Handle, asked: &Asked, doomed: &[SessionHandle]) ->
     if doomed.is_empty() {
         return Ok(());
     }
-    listing::end_and_leave(&handle.settings, &asked.user, doomed, Reason::Cap).await.map(drop)
+    listing::end_and_leave(&handle.settings, &asked.user, doomed, Reason::Cap, Durability::Fast).await.map(drop)
 }
 
 enum Written {
@@ -325,10 +327,11 @@ async fn check(handle: &Arc<Handle>, asked: &Asked) -> Result<(), Error> {
         }
         Ok(_) if !Rule::LoginsAreCheckedAtTheEnd.holds() => return Ok(()),
         Ok(_) => {
-            let ended = listing::end_and_leave(settings, &asked.user, &[session], Reason::Refused).await;
+            let durability = handle.durability();
+            let ended = listing::end_and_leave(settings, &asked.user, &[session], Reason::Refused, durability).await;
             match ended {
-                Ok(_) => refused(handle, "the user's sessions were ended meanwhile"),
-                Err(error) => error,
+                Err(error) if !error.is_not_replicated() => error,
+                _ => refused(handle, "the user's sessions were ended meanwhile"),
             }
         }
         Err(error) => error,

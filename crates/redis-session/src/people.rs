@@ -29,7 +29,8 @@ impl<L> Session<Untyped, L> {
     /// # Errors
     /// `is_login_refused`: the user's sessions were ended ("log out everywhere", a new password) after the request
     /// arrived; nobody is logged in. `is_user`: the id is empty or over 16 KiB. `is_unavailable`, `is_outcome_unknown`:
-    /// the store failed; nobody is logged in. `is_committed`: the response has left.
+    /// the store failed; nobody is logged in. `is_committed`: the response has left. `is_not_replicated`: he is logged in,
+    /// and a failover now may log him out.
     ///
     /// ```
     /// use axum::{Form, response::{IntoResponse, Redirect, Response}};
@@ -69,12 +70,13 @@ impl<L> Session<Untyped, L> {
     /// # Errors
     /// `is_unavailable`, `is_outcome_unknown`: the store failed. The cookie is taken away all the same, and the end is
     /// tried again in the background for 30 seconds. `is_gone`: the id was replaced by a newer login, so the session is
-    /// not this request's to end, and no cookie is touched.
+    /// not this request's to end, and no cookie is touched. `is_not_replicated`: it ended and the cookie is taken away, but a
+    /// failover now may bring it back for who has a copy.
     pub async fn log_out(&self) -> Result<(), Error> {
         let handle = self.handle.clone();
         Finish::new(handle.under_way(), async move {
             let _turn = handle.turn().await;
-            ending::end(&handle, Reason::LoggedOut).await
+            handle.told(ending::end(&handle, Reason::LoggedOut).await)
         })
         .await
     }
@@ -179,7 +181,7 @@ impl IntoFuture for LoggingIn {
             let asked = asked?;
             let _turn = handle.turn().await;
             refuse_if_left(&handle)?;
-            log_in(&handle, &asked).await
+            handle.told(log_in(&handle, &asked).await)
         }))
     }
 }

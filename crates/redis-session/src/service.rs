@@ -239,7 +239,7 @@ async fn commit_response(handle: Arc<Handle>, order: Order) -> Result<(), Error>
     }
     let _turn = handle.turn().await;
     let plan = commit::plan(handle, order)?;
-    let saved = match (plan, commit::carry_out(handle, plan, order).await) {
+    let saved = match (plan, handle.told(commit::carry_out(handle, plan, order).await)) {
         // The session lives until its deadline all the same, and the next request renews it.
         (Plan::Touch, Err(_)) => Ok(()),
         (_, saved) => saved,

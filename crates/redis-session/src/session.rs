@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{Extensions, Uri};
 use redis_session_core::{
-    Edit, Found, KeyRing, Kind, MemoryStore, Plan, Reason, SessionHandle, State, View, Wishes, Working,
+    Durability, Edit, Found, KeyRing, Kind, MemoryStore, Plan, Reason, SessionHandle, State, View, Wishes, Working,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -304,6 +304,35 @@ impl<L> Session<Untyped, L> {
         Ok(())
     }
 
+    /// What this request's writes wait for from now on, rather than what its layer says
+    /// ([`RedisSessionLayer::durability`]): for a logout, or a payment.
+    ///
+    /// # Errors
+    /// `is_config`: no replica, or no time or too much of it.
+    ///
+    /// ```
+    /// use redis_session::{Durability, Error, Session};
+    /// use std::time::Duration;
+    ///
+    /// async fn log_out(session: Session) -> Result<&'static str, Error> {
+    ///     session.durability(Durability::Replicated { replicas: 1, within: Duration::from_millis(300) })?;
+    ///     match session.log_out().await {
+    ///         // It stands, and the cookie is gone: it is only that a failover now would bring the session back.
+    ///         Err(error) if error.is_not_replicated() => Ok("goodbye"),
+    ///         ended => ended.map(|()| "goodbye"),
+    ///     }
+    /// }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let session = Session::detached(std::collections::BTreeMap::<String, u8>::new()).await?;
+    /// # assert_eq!(log_out(session).await?, "goodbye");
+    /// # Ok::<(), Error>(()) }).unwrap();
+    /// ```
+    pub fn durability(&self, durability: Durability) -> Result<(), Error> {
+        let durability = durability.check()?;
+        self.handle.state().durability = Some(durability);
+        Ok(())
+    }
+
     /// Saves the edits now, and tells how it went. Without edits it renews the idle timeout. A visitor without a session
     /// gets one.
     ///
@@ -311,12 +340,13 @@ impl<L> Session<Untyped, L> {
     /// `is_gone`: the session ended or its id was replaced; the edits are dropped. `is_unavailable`: nothing was saved, and
     /// the edits are tried again when the response leaves. `is_outcome_unknown`: nobody can tell whether they were saved.
     /// `is_contended`, `is_too_large`, `is_field`: nothing was saved. `is_committed`: the response has left, so that a new
-    /// session could have no cookie.
+    /// session could have no cookie. `is_not_replicated`: it was saved, and is not on as many replicas as
+    /// [`durability`](Self::durability) asks for.
     pub async fn save(&self) -> Result<(), Error> {
         let handle = self.handle.clone();
         Finish::new(handle.under_way(), async move {
             let _turn = handle.turn().await;
-            commit_now(&handle, ASKED, &mut |working| Ok(working.stage())).await
+            handle.told(commit_now(&handle, ASKED, &mut |working| Ok(working.stage())).await)
         })
         .await
     }
@@ -333,7 +363,7 @@ impl<L> Session<Untyped, L> {
         Finish::new(handle.under_way(), async move {
             let _turn = handle.turn().await;
             refuse_if_left(&handle)?;
-            commit::rotate(&handle).await
+            handle.told(commit::rotate(&handle).await)
         })
         .await
     }
@@ -344,12 +374,12 @@ impl<L> Session<Untyped, L> {
     /// # Errors
     /// `is_unavailable`, `is_outcome_unknown`: the store failed. The cookie is taken away all the same, and the end is
     /// tried again in the background for 30 seconds. `is_gone`: the id was replaced, so the session is not this
-    /// request's to end, and no cookie is touched.
+    /// request's to end, and no cookie is touched. `is_not_replicated`: it ended, and a failover now may bring it back.
     pub async fn destroy(&self) -> Result<(), Error> {
         let handle = self.handle.clone();
         Finish::new(handle.under_way(), async move {
             let _turn = handle.turn().await;
-            ending::end(&handle, Reason::Destroyed).await
+            handle.told(ending::end(&handle, Reason::Destroyed).await)
         })
         .await
     }
@@ -370,10 +400,12 @@ impl<L> Session<Untyped, L> {
                 return Ok(());
             }
             handle.state().wish.remember = Some(wish);
-            commit_now(&handle, ASKED, &mut |working| Ok(working.stage())).await?;
-            handle.state().outgoing = Outgoing::Give;
-            handle.tell(Event::Remembered);
-            Ok(())
+            let saved = commit_now(&handle, ASKED, &mut |working| Ok(working.stage())).await;
+            if saved.is_ok() {
+                handle.state().outgoing = Outgoing::Give;
+                handle.tell(Event::Remembered);
+            }
+            handle.told(saved)
         })
         .await
     }
@@ -573,7 +605,7 @@ where
                 Err(Error::new(Kind::Field, "the transaction was aborted by its closure"))
             }
         };
-    let saved = commit_now(handle, Order { changes: true, ..ASKED }, &mut stage).await;
+    let saved = handle.told(commit_now(handle, Order { changes: true, ..ASKED }, &mut stage).await);
     drop(stage);
     match (saved, answer) {
         (_, Some(Err(abort))) => Err(abort),

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum_core::extract::FromRequestParts;
 use http::request::Parts;
 use redis_session_core::{
-    Doom, Doomed, Ended, Found, Level, Login, Page, Reason, Record, SessionHandle, Stored, Time, User, Which, Whose,
+    Doom, Doomed, Durability, Ended, Found, Level, Login, Page, Reason, Record, SessionHandle, Stored, Time, User,
+    Which, Whose,
 };
 
 use crate::error::Error;
@@ -61,6 +62,7 @@ const AT_ONCE: usize = 64;
 /// ```
 pub struct Sessions<L = Main> {
     settings: Arc<Settings>,
+    durability: Durability,
     marker: PhantomData<fn() -> L>,
 }
 
@@ -152,7 +154,32 @@ impl<L> RedisSessionLayer<L> {
 
 impl<L> Sessions<L> {
     pub(crate) fn of(settings: Arc<Settings>) -> Self {
-        Self { settings, marker: PhantomData }
+        Self { durability: settings.durability, settings, marker: PhantomData }
+    }
+
+    /// What the ends of sessions wait for, rather than what the layer says ([`RedisSessionLayer::durability`]). One that is
+    /// not on so many replicas in time stands, and so do all others of the same call, which then is an error with
+    /// `is_not_replicated`.
+    ///
+    /// # Errors
+    /// `is_config`: no replica, or no time or too much of it.
+    ///
+    /// ```
+    /// use redis_session::{Durability, Error, Sessions};
+    /// use std::time::Duration;
+    ///
+    /// async fn account_was_stolen(sessions: Sessions, user: u64) -> Result<usize, Error> {
+    ///     let all = Durability::Replicated { replicas: 2, within: Duration::from_secs(1) };
+    ///     sessions.durability(all)?.revoke_all(user).await
+    /// }
+    /// # use redis_session::{KeyRing, MemoryStore, RedisSessionLayer};
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let layer: RedisSessionLayer = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?);
+    /// # assert_eq!(account_was_stolen(layer.sessions(), 7).await?, 0);
+    /// # Ok::<(), Error>(()) }).unwrap();
+    /// ```
+    pub fn durability(self, durability: Durability) -> Result<Self, Error> {
+        Ok(Self { durability: durability.check()?, ..self })
     }
 
     /// All sessions of a user, the one last seen first. Costs one command for the list, and one for each session.
@@ -212,7 +239,8 @@ impl<L> Sessions<L> {
     /// Ends one session of a user. `false`: he has no such session; it may be another's, or have ended.
     ///
     /// # Errors
-    /// `is_unavailable`, `is_outcome_unknown`: the store failed; it may live.
+    /// `is_unavailable`, `is_outcome_unknown`: the store failed; it may live. `is_not_replicated`: it ended, and a failover
+    /// now may bring it back.
     pub async fn revoke(&self, user: impl Display, session: SessionHandle) -> Result<bool, Error> {
         let user = User::new(user)?;
         match self.doom(&user, Which::Only(session)).await? {
@@ -226,7 +254,8 @@ impl<L> Sessions<L> {
     ///
     /// # Errors
     /// `is_gone`: nobody is logged in in this session, or it is itself about to be ended. `is_unavailable`,
-    /// `is_outcome_unknown`: the store failed; some may live.
+    /// `is_outcome_unknown`: the store failed; some may live. `is_not_replicated`: as with
+    /// [`revoke_all`](Self::revoke_all).
     pub async fn revoke_others(&self, session: &Session<Untyped, L>) -> Result<usize, Error> {
         let handle = &session.handle;
         let (user, own) = {
@@ -254,7 +283,8 @@ impl<L> Sessions<L> {
     /// Ends all sessions of a user, and the logins under way whose requests came before. Answers how many ended.
     ///
     /// # Errors
-    /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live.
+    /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live. `is_not_replicated`: all of them ended, and
+    /// a failover now may bring some back.
     pub async fn revoke_all(&self, user: impl Display) -> Result<usize, Error> {
         let user = User::new(user)?;
         match self.doom(&user, Which::All).await? {
@@ -281,23 +311,25 @@ impl<L> Sessions<L> {
     ///
     /// # Errors
     /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live, so call it again. `is_config`: this store
-    /// cannot go through its sessions.
+    /// cannot go through its sessions. `is_not_replicated`: as with [`revoke_all`](Self::revoke_all).
     pub async fn revoke_everybody(&self, mut progress: impl FnMut(Progress)) -> Result<u64, Error> {
         let settings = &*self.settings;
         let began = settings.store.now().unwrap_or(Time::MAX);
         let before = Whose::ArrivedBefore(began + CLOCK_MARGIN);
         let mut done = Progress { pass: 1, ..Progress::default() };
-        self.pass(&before, &mut done, &mut progress).await?;
+        let mut missed = None;
+        self.pass(&before, &mut done, &mut missed, &mut progress).await?;
         tokio::time::sleep(LOGINS_TAKE + settings.store.deadline()).await;
         done.pass = 2;
-        self.pass(&before, &mut done, &mut progress).await?;
-        Ok(done.ended)
+        self.pass(&before, &mut done, &mut missed, &mut progress).await?;
+        missed.map_or(Ok(done.ended), Err)
     }
 
     async fn pass(
         &self,
         before: &Whose,
         done: &mut Progress,
+        missed: &mut Option<Error>,
         progress: &mut impl FnMut(Progress),
     ) -> Result<(), Error> {
         let settings = &*self.settings;
@@ -306,10 +338,12 @@ impl<L> Sessions<L> {
             let page = settings.store.page(&settings.realm, from).await;
             let Page { sessions, next } = page.map_err(|error| settings.store_failed(error))?;
             for some in sessions.chunks(AT_ONCE) {
-                let ends = some.iter().map(|key| listing::end(settings, key, Reason::Revoked, before.clone()));
-                for ended in futures_util::future::join_all(ends).await {
+                let end = |key| listing::end(settings, key, Reason::Revoked, before.clone(), self.durability);
+                for ending in futures_util::future::join_all(some.iter().map(end)).await {
                     done.looked_at += 1;
-                    if ended? == Ended::Ended {
+                    let ending = ending?;
+                    *missed = missed.take().or(ending.missed);
+                    if ending.ended == Ended::Ended {
                         done.ended += 1;
                         settings.tell(Event::Revoked(Reason::Revoked));
                     }
@@ -331,7 +365,7 @@ impl<L> Sessions<L> {
     }
 
     async fn end(&self, user: &User, sessions: &[SessionHandle]) -> Result<usize, Error> {
-        listing::end_and_leave(&self.settings, user, sessions, Reason::Revoked).await
+        listing::end_and_leave(&self.settings, user, sessions, Reason::Revoked, self.durability).await
     }
 }
 
@@ -350,7 +384,7 @@ where
 
 impl<L> Clone for Sessions<L> {
     fn clone(&self) -> Self {
-        Self::of(self.settings.clone())
+        Self { settings: self.settings.clone(), ..*self }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis_session_core::{Error as CoreError, Kind, Rule, SessionKey, Time};
+use redis_session_core::{Durability, Error as CoreError, Kind, Replication, Rule, SessionKey, Time};
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -28,6 +28,18 @@ pub(crate) async fn not_after(handle: &Handle, key: &SessionKey) -> Result<Time,
     now.map(|now| now + store.deadline()).ok_or_else(unknown)
 }
 
+/// For how long a write may wait, beside the store's deadline.
+pub(crate) fn time_to_wait(durability: Durability) -> Duration {
+    durability.replication().map_or(Duration::ZERO, |replication| replication.within)
+}
+
+/// What a try waits for that is sent now, where all of them end by a point in time.
+pub(crate) fn replication(durability: Durability, by: Instant) -> Option<Replication> {
+    let Replication { replicas, within } = durability.replication()?;
+    let left = by.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    Some(Replication { replicas, within: within.min(left) })
+}
+
 /// What lost replies and wrong clocks mean for a write that is sent again with the same bytes.
 pub(crate) struct Tries {
     pub(crate) by: Instant,
@@ -38,6 +50,7 @@ pub(crate) struct Tries {
     /// Whether it writes what must not be written twice, so that nothing more is written once its outcome is unknown.
     counts: bool,
     pause: Duration,
+    durability: Durability,
 }
 
 /// What to do about an answer that is none.
@@ -47,9 +60,14 @@ pub(crate) enum Again {
 }
 
 impl Tries {
-    pub(crate) fn begin(handle: &Handle, counts: bool) -> Self {
-        let by = Instant::now() + handle.settings.store.deadline();
-        Self { by, sent: 0, new_times: NEW_TIMES, unknown: false, counts, pause: PAUSE }
+    pub(crate) fn begin(handle: &Handle, counts: bool, durability: Durability) -> Self {
+        let by = Instant::now() + handle.settings.store.deadline() + time_to_wait(durability);
+        Self { by, sent: 0, new_times: NEW_TIMES, unknown: false, counts, pause: PAUSE, durability }
+    }
+
+    /// What the next try waits for, in the time that is left.
+    pub(crate) fn replication(&self) -> Option<Replication> {
+        replication(self.durability, self.by)
     }
 
     pub(crate) fn time_is_left(&self) -> bool {

@@ -7,7 +7,9 @@
 local token, not_after, proof, own_idle, remember, idle, absolute, touch, level, waited = words(10)
 if call('EXISTS', key) == 1 then
   local record = parse(call('HGET', key, '@') or '')
-  if record and place(record.tokens, token) then return {key, 'created', record.created} end
+  if record and place(record.tokens, token) then
+    return keep(record, idle, absolute, touch, {key, 'created', record.created})
+  end
   return {key, 'exists'}
 end
 if now > tonumber(not_after) then return {key, 'late', now} end

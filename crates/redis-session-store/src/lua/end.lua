@@ -8,6 +8,7 @@
 local not_after, reason, mark, whose, by, idle, absolute, touch = words(8)
 local record, instead = find()
 local is_absent = instead[2] == 'gone'
+if instead[2] == 'tombstone' then return keep_tombstone(instead) end
 if not record and not is_absent then return instead end
 if is_absent and mark ~= 'mark' then return instead end
 if now > tonumber(not_after) then return {key, 'late', now} end

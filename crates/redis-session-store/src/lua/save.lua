@@ -18,7 +18,8 @@ if deadline(record, idle, absolute, touch) <= now then return {key, 'gone'} end
 for own in string.gmatch(token .. ' ' .. earlier, '%S%S%S%S%S%S%S%S') do
   local at = place(record.tokens, own)
   local when = (step == 'rotate' or step == 'login') and record.proved or now
-  if at then return {key, 'saved', when, string.sub(record.tokens, at + 8, at + 15)} end
+  local before = at and string.sub(record.tokens, at + 8, at + 15)
+  if at then return keep(record, idle, absolute, touch, {key, 'saved', when, before}) end
 end
 local newest = string.sub(record.tokens, 1, 8)
 if now > tonumber(not_after) then return {key, 'late', now} end

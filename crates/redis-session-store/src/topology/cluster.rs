@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use fred::types::Value;
 use fred::util::redis_keyslot;
 use futures_util::future::select_ok;
 use redis_session_core::{Error, Kind, Time};
@@ -21,7 +20,7 @@ use super::patience::{Absence, Patience};
 use super::slots::{SLOTS, View};
 use super::{ANSWER, OTHERS, gather, is_news};
 use crate::clock::ServerClock;
-use crate::node::{AbortOnDrop, Ask, Node, What};
+use crate::node::{AbortOnDrop, Answer, Ask, Node, What};
 use crate::server::{Elsewhere, Failure};
 use crate::target::{Address, Settings, Target, Way, probe};
 
@@ -166,7 +165,7 @@ impl Cluster {
         }
     }
 
-    pub(crate) async fn send(&self, ask: &Ask<'_>, by: Instant) -> Result<Value, Failure> {
+    pub(crate) async fn send(&self, ask: &Ask<'_>, by: Instant) -> Result<Answer, Failure> {
         let shared = &*self.shared;
         let slot = redis_keyslot(ask.key);
         let mut patience = Patience::new(by, shared.settings.deadline);
@@ -185,9 +184,9 @@ impl Cluster {
                 false => member.node.send(ask, asking, by).await,
             };
             let failure = match answer {
-                Ok(value) => {
+                Ok(answer) => {
                     member.absence.over();
-                    return Ok(value);
+                    return Ok(answer);
                 }
                 Err(failure) => failure,
             };

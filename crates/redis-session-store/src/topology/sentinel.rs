@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use fred::types::Value;
 use futures_util::StreamExt;
 use futures_util::future::select_ok;
 use futures_util::stream::FuturesUnordered;
@@ -21,7 +20,7 @@ use tokio::sync::Notify;
 
 use super::patience::{Absence, Patience};
 use super::{ANSWER, OTHERS, gather, is_news};
-use crate::node::{AbortOnDrop, Ask, Node};
+use crate::node::{AbortOnDrop, Answer, Ask, Node};
 use crate::server::{Failure, Reply};
 use crate::subscription::{Heard, Subscription};
 use crate::target::{Address, Settings, Target, Way, probe};
@@ -165,7 +164,7 @@ impl Sentinels {
         }
     }
 
-    pub(crate) async fn send(&self, ask: &Ask<'_>, by: Instant) -> Result<Value, Failure> {
+    pub(crate) async fn send(&self, ask: &Ask<'_>, by: Instant) -> Result<Answer, Failure> {
         let shared = &*self.shared;
         let mut patience = Patience::new(by, shared.settings.deadline);
         loop {
@@ -177,9 +176,9 @@ impl Sentinels {
                 return Err(Failure::NotSent(Some("no Sentinel has named a primary yet".into())));
             };
             let failure = match primary.node.send(ask, false, by).await {
-                Ok(value) => {
+                Ok(answer) => {
                     primary.absence.over();
-                    return Ok(value);
+                    return Ok(answer);
                 }
                 Err(failure) => failure,
             };

@@ -17,7 +17,7 @@ use redis_session_testkit::{Cluster, RedisServer, Sentinels, store_contract};
 
 use crate::{Visitor, destroy, patient, until};
 
-const USERS: &str = include_str!("../../../../deploy/users.acl");
+pub(crate) const USERS: &str = include_str!("../../../../deploy/users.acl");
 
 fn deploy(file: &str) -> String {
     format!("{}/../../deploy/{file}", env!("CARGO_MANIFEST_DIR"))
@@ -43,7 +43,7 @@ impl Drop for Dir {
 }
 
 /// What a rule for the user `shop` allows, without the password.
-fn rights(rule: &str) -> Vec<&str> {
+pub(crate) fn rights(rule: &str) -> Vec<&str> {
     let (_, rule) = rule.split_once(" shop on ").expect("a rule for the user shop");
     rule.split_whitespace().skip(1).take_while(|word| word.starts_with(['~', '&', '+'])).collect()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redis_session_core::{Error, Saved, Store, Stored};
+use redis_session_core::{Durability, Error, Save, Saved, Store, Stored, Waited};
 use redis_session_store::RedisStore;
 use tokio::task::JoinSet;
 
@@ -24,7 +24,7 @@ pub(crate) struct Seen {
     writes: bool,
     /// Counted, as it was told.
     pub(crate) counted: u64,
-    /// Perhaps counted: nobody could tell.
+    /// Perhaps counted, or perhaps not for long: nobody could tell, or it was not on its replicas in time.
     pub(crate) unknown: u64,
     /// When which operation failed, and with what.
     pub(crate) errors: Vec<(Instant, Error)>,
@@ -62,11 +62,22 @@ impl Seen {
 impl Load {
     /// One operation of a task about every `pace`.
     pub(crate) async fn start(store: &RedisStore, visitors: &[Arc<Visitor>], pace: Duration) -> Self {
+        Self::start_with(store, visitors, pace, Durability::Fast).await
+    }
+
+    /// With writes that wait for so much.
+    pub(crate) async fn start_with(
+        store: &RedisStore,
+        visitors: &[Arc<Visitor>],
+        pace: Duration,
+        durability: Durability,
+    ) -> Self {
         let (stop, operations) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut tasks = JoinSet::new();
         for visitor in visitors {
             visitor.born(store, &[("name", &format!("\"{}\"", visitor.name()))]).await;
-            let task = Task { store: store.clone(), stop: stop.clone(), operations: operations.clone(), pace };
+            let (store, stop, operations) = (store.clone(), stop.clone(), operations.clone());
+            let task = Task { store, stop, operations, pace, durability };
             tasks.spawn(write(task.clone(), visitor.clone()));
             tasks.spawn(read(task, visitor.clone()));
         }
@@ -110,9 +121,17 @@ struct Task {
     stop: Arc<AtomicBool>,
     operations: Arc<AtomicU64>,
     pace: Duration,
+    durability: Durability,
 }
 
 impl Task {
+    async fn save(&self, visitor: &Visitor, save: &Save) -> Result<Waited<Saved>, Error> {
+        match self.durability.replication() {
+            None => self.store.save(&visitor.key, save).await.map(Waited::enough),
+            Some(replication) => self.store.save_durably(&visitor.key, save, replication).await,
+        }
+    }
+
     async fn goes_on(&self) -> bool {
         self.operations.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(self.pace).await;
@@ -137,13 +156,14 @@ async fn write(task: Task, visitor: Arc<Visitor>) -> Seen {
         let mut unknown = false;
         loop {
             let sent = Instant::now();
-            let answer = task.store.save(&visitor.key, &save).await;
+            let answer = task.save(&visitor, &save).await;
             seen.answer(sent, &mut last, &answer);
-            match answer {
-                Ok(Saved::Saved { .. }) => seen.counted += 1,
+            match answer.map(|waited| (waited.outcome, waited.missed)) {
+                Ok((Saved::Saved { .. }, None)) => seen.counted += 1,
+                Ok((Saved::Saved { .. }, Some(_))) => seen.unknown += 1,
                 // What it was based on went with a primary: it was not counted, or that is lost as well.
-                Ok(Saved::Moved(_)) => seen.unknown += 1,
-                Ok(other) => panic!("{}: {other:?}", visitor.name()),
+                Ok((Saved::Moved(_), _)) => seen.unknown += 1,
+                Ok((other, _)) => panic!("{}: {other:?}", visitor.name()),
                 Err(error) if error.is_outcome_unknown() || unknown => {
                     unknown = true;
                     tokio::time::sleep(Duration::from_millis(10)).await;

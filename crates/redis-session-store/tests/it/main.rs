@@ -6,6 +6,7 @@ mod breaker;
 mod cluster;
 mod connect;
 mod deploy;
+mod durable;
 mod faults;
 mod load;
 mod memory;
