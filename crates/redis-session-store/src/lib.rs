@@ -13,8 +13,9 @@
 //! ```
 //!
 //! (and `+select` for another database than 0). On a cluster he also needs `+cluster|info +cluster|slots +asking`, and
-//! behind Sentinels `+role`. One whose writes wait for replicas (`Durability::Replicated`) needs `+wait`. A user of the
-//! Sentinels themselves may do this:
+//! behind Sentinels `+role`. One whose writes wait for replicas (`Durability::Replicated`) needs `+wait`.
+//!
+//! A user of the Sentinels themselves may do this:
 //!
 //! ```text
 //! ACL SETUSER shop on >password &* +sentinel|get-master-addr-by-name +sentinel|master +sentinel|replicas
