@@ -291,6 +291,11 @@ pub(crate) enum Named {
 }
 
 impl Ask<'_> {
+    /// Of a script nobody knows here whether a second run would do no more.
+    pub(crate) fn may_run_twice(&self) -> bool {
+        !matches!(self.what, What::Script(..))
+    }
+
     pub(crate) async fn put<C: HashesInterface>(&self, client: &C, named: Named) -> Result<Value, FredError> {
         let custom = async |name, first: &[&'static str], args: &[Bytes]| {
             let mut all = Vec::with_capacity(first.len() + 1 + args.len());

@@ -20,7 +20,7 @@ use super::patience::{Absence, Patience};
 use super::slots::{SLOTS, View};
 use super::{ANSWER, OTHERS, gather, is_news};
 use crate::clock::ServerClock;
-use crate::node::{AbortOnDrop, Answer, Ask, Node, What};
+use crate::node::{AbortOnDrop, Answer, Ask, Node};
 use crate::server::{Elsewhere, Failure};
 use crate::target::{Address, Settings, Target, Way, probe};
 
@@ -206,11 +206,12 @@ impl Cluster {
             };
             let again = match &failure {
                 Failure::NotSent(_) => true,
+                Failure::Lost(_) => ask.may_run_twice(),
                 Failure::Refused("LOADING" | "MASTERDOWN" | "READONLY" | "TRYAGAIN") => true,
                 Failure::Refused("CLUSTERDOWN") => {
                     member.gated.store(true, Ordering::Relaxed);
                     // It may have run: fred tells everybody so whose command was under way.
-                    !matches!(ask.what, What::Script(..))
+                    ask.may_run_twice()
                 }
                 _ => false,
             };

@@ -185,8 +185,11 @@ impl Sentinels {
             if is_news(&failure) {
                 shared.look.notify_one();
             }
-            let again =
-                matches!(failure, Failure::NotSent(_) | Failure::Refused("LOADING" | "MASTERDOWN" | "READONLY"));
+            let again = match failure {
+                Failure::NotSent(_) | Failure::Refused("LOADING" | "MASTERDOWN" | "READONLY") => true,
+                Failure::Lost(_) => ask.may_run_twice(),
+                _ => false,
+            };
             if !again || !patience.wait(&primary.absence).await {
                 return Err(failure);
             }

@@ -157,6 +157,13 @@ async fn write(task: Task, visitor: Arc<Visitor>) -> Seen {
         loop {
             let sent = Instant::now();
             let answer = task.save(&visitor, &save).await;
+            // What the same bytes find out in the end is no error.
+            if answer.as_ref().is_err_and(|error| error.is_outcome_unknown() || unknown) {
+                unknown = true;
+                seen.slowest = seen.slowest.max(sent.elapsed());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
             seen.answer(sent, &mut last, &answer);
             match answer.map(|waited| (waited.outcome, waited.missed)) {
                 Ok((Saved::Saved { .. }, None)) => seen.counted += 1,
@@ -164,11 +171,6 @@ async fn write(task: Task, visitor: Arc<Visitor>) -> Seen {
                 // What it was based on went with a primary: it was not counted, or that is lost as well.
                 Ok((Saved::Moved(_), _)) => seen.unknown += 1,
                 Ok((other, _)) => panic!("{}: {other:?}", visitor.name()),
-                Err(error) if error.is_outcome_unknown() || unknown => {
-                    unknown = true;
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    continue;
-                }
                 Err(_) => {}
             }
             break;
