@@ -119,8 +119,9 @@ fn age_logins(redis: &RedisServer, by: Duration) {
         for _, key in ipairs(redis.call('KEYS', 'sess:*')) do
             local login = redis.call('TYPE', key).ok == 'hash' and redis.call('HGET', key, '@user')
             if login then
-                local at, rest = string.match(login, '^(%d+)( .*)$')
-                redis.call('HSET', key, '@user', string.format('%.0f', at - ARGV[1]) .. rest)
+                local at, arrived, rest = string.match(login, '^(%d+) (%d+)( .*)$')
+                local login = string.format('%.0f %.0f', at - ARGV[1], arrived - ARGV[1])
+                redis.call('HSET', key, '@user', login .. rest)
                 aged = aged + 1
             end
         end
