@@ -5,9 +5,6 @@ use std::time::Duration;
 use crate::error::{Error, Kind};
 use crate::time::{Time, millis};
 
-/// Cookies cannot live longer (RFC 6265bis, section 5.5), so neither do sessions.
-const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
-const SHORTEST: Duration = Duration::from_millis(100);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -42,6 +39,11 @@ impl Default for Expiry {
 }
 
 impl Expiry {
+    /// The shortest timeout: 100 milliseconds.
+    pub const SHORTEST: Duration = Duration::from_millis(100);
+    /// The longest: 400 days. Cookies cannot live longer (RFC 6265bis, section 5.5), so neither do sessions.
+    pub const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
     /// NIST SP 800-63B-4, section 2.1.3 (AAL1): 30 days in all; 7 days idle is our choice, the standard names none.
     pub const AAL1: Self = Self {
         idle: DAY.saturating_mul(7),
@@ -114,7 +116,7 @@ impl Expiry {
         Life {
             idle: millis(clamp(self.idle)),
             absolute: millis(clamp(self.absolute)),
-            touch: millis(self.touch_every.min(LONGEST)),
+            touch: millis(self.touch_every.min(Expiry::LONGEST)),
         }
     }
 
@@ -134,7 +136,7 @@ impl Expiry {
 
 /// Whether one timeout can be kept.
 fn check_timeout(name: &str, timeout: Duration) -> Result<(), Error> {
-    if (SHORTEST..=LONGEST).contains(&timeout) {
+    if (Expiry::SHORTEST..=Expiry::LONGEST).contains(&timeout) {
         return Ok(());
     }
     Err(Error::new(
@@ -146,7 +148,7 @@ fn check_timeout(name: &str, timeout: Duration) -> Result<(), Error> {
 }
 
 fn clamp(timeout: Duration) -> Duration {
-    timeout.clamp(SHORTEST, LONGEST)
+    timeout.clamp(Expiry::SHORTEST, Expiry::LONGEST)
 }
 
 /// The policy in milliseconds, as stores and scripts get it.
@@ -172,7 +174,7 @@ pub struct Wishes {
 impl Life {
     /// The idle timeout of a session, in milliseconds.
     pub fn idle_of(&self, wishes: &Wishes) -> u64 {
-        wishes.idle.unwrap_or(self.idle).min(millis(LONGEST))
+        wishes.idle.unwrap_or(self.idle).min(millis(Expiry::LONGEST))
     }
 
     /// How long after a touch the next one is due: at most a tenth of the idle timeout.
@@ -205,12 +207,12 @@ mod tests {
         for expiry in [
             Expiry::idle(Duration::MAX),
             Expiry::default().absolute(Duration::MAX),
-            Expiry::default().remembered(LONGEST + Duration::from_secs(1)),
+            Expiry::default().remembered(Expiry::LONGEST + Duration::from_secs(1)),
             Expiry::idle(Duration::ZERO),
         ] {
             assert!(expiry.check().is_err_and(|e| e.is_config()), "{expiry:?}");
         }
-        assert!(Expiry::default().remembered(LONGEST).check().is_ok());
+        assert!(Expiry::default().remembered(Expiry::LONGEST).check().is_ok());
     }
 
     #[test]
@@ -238,7 +240,7 @@ mod tests {
                     for seen in extremes.map(Time::from_millis) {
                         for own in [None, Some(idle)] {
                             let deadline = life.deadline(created, seen, &Wishes { idle: own, remembered: None });
-                            assert!(deadline <= created + LONGEST);
+                            assert!(deadline <= created + Expiry::LONGEST);
                             assert!(deadline <= Time::MAX);
                         }
                     }

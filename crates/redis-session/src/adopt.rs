@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis_session_core::{
-    BoxFuture, Create, Created, Durability, Enter, Entered, Error as CoreError, Fields, Found, Kind, Level, LogIn,
-    REVOCATION_STAYS, Reason, SessionId, Standing, Successor, Time, Token, User, WishChange, Wishes,
+    BoxFuture, Create, Created, Durability, Enter, Entered, Error as CoreError, Expiry, Fields, Found, Kind, Level,
+    LogIn, REVOCATION_STAYS, Reason, SessionId, Standing, Successor, Time, Token, User, WishChange, Wishes,
 };
 use tracing::Instrument;
 
@@ -24,8 +24,6 @@ const TIMES: usize = 4;
 const DEADLINES: u32 = 6;
 /// At most, whatever the deadline: what ends meanwhile leaves a tombstone that stays longer.
 const LONGEST: Duration = Duration::from_secs(30);
-/// No cookie lives longer (RFC 6265bis, section 5.5).
-const COOKIES_LIVE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// The sessions of the software that was here before: what
 /// [`RedisSessionLayer::adopt`](crate::RedisSessionLayer::adopt) takes over. The crate `redis-session-interop` has that of
@@ -157,13 +155,13 @@ pub enum Lives {
 impl Lives {
     /// Clamped to what sessions of ours can have.
     fn wish(self, handle: &Handle) -> WishChange {
-        const SHORTEST: Duration = Duration::from_millis(100);
         let expiry = &handle.settings.expiry;
         match self {
             Self::Remembered(left) => WishChange { idle: None, remember: Some(Some(expiry.own_remembered(left))) },
-            Self::Idle(idle) => {
-                WishChange { idle: expiry.own_idle(Some(idle.clamp(SHORTEST, COOKIES_LIVE))).ok(), remember: None }
-            }
+            Self::Idle(idle) => WishChange {
+                idle: expiry.own_idle(Some(idle.clamp(Expiry::SHORTEST, Expiry::LONGEST))).ok(),
+                remember: None,
+            },
         }
     }
 }
@@ -380,7 +378,7 @@ async fn begin(handle: &Handle, session: OldSession, id: &SessionId, not_after: 
         return Ok(Begun::Refused);
     }
     // When its user has proved who he is nobody knows: it counts for nothing that asks for less than all that time.
-    let login = user.clone().map(|user| LogIn { user, level: Level::FULL, label: None, waited: COOKIES_LIVE });
+    let login = user.clone().map(|user| LogIn { user, level: Level::FULL, label: None, waited: Expiry::LONGEST });
     let fields = session.fields.into_iter().map(|(name, text)| (Bytes::from(name), Bytes::from(text))).collect();
     let create = Create {
         token: Token::random(&settings.random)?,

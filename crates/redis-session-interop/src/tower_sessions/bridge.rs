@@ -22,10 +22,6 @@ use super::names::{Data, date, decoded, failed, id_of, left_until, says};
 type Ours<L> = Session<Untyped, L>;
 type Loading<L> = Shared<Pin<Box<dyn Future<Output = Result<Ours<L>, Error>> + Send>>>;
 
-/// The idle timeouts that a session of ours may ask for.
-const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
-
 /// One request's session, as their `Session` sees a store. There is one session in it, so ids are not compared.
 pub(super) struct Bridge<L: 'static> {
     ours: Loading<L>,
@@ -229,7 +225,9 @@ impl<L: 'static> Bridge<L> {
             // It is to have ended already.
             (_, None) => self.end().await,
             (Some(Expiry::AtDateTime(_)), Some(left)) => ours.remember(left).await,
-            (_, Some(idle)) => ours.expire_after(idle.clamp(SHORTEST, LONGEST)),
+            (_, Some(idle)) => {
+                ours.expire_after(idle.clamp(redis_session::Expiry::SHORTEST, redis_session::Expiry::LONGEST))
+            }
         }
     }
 

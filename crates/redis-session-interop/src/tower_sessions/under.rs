@@ -22,8 +22,6 @@ use super::turns::Turns;
 
 /// The entry of their record's data that says what was read: `{"version": …, "data": …}`. It is never stored.
 const READ: &str = "@read";
-/// The longest that a session lives.
-const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 /// How many new ids are tried.
 const NEW_IDS: usize = 4;
 /// Before what has lost its reply is sent again.
@@ -328,11 +326,11 @@ fn contended() -> session_store::Error {
 
 /// Their expiry date is the only deadline.
 fn life() -> Life {
-    Expiry::default().remembered(LONGEST).life()
+    Expiry::default().remembered(Expiry::LONGEST).life()
 }
 
 fn until(left: Duration) -> WishChange {
-    let ms = Expiry::default().remembered(LONGEST).own_remembered(left);
+    let ms = Expiry::default().remembered(Expiry::LONGEST).own_remembered(left);
     WishChange { idle: None, remember: Some(Some(ms)) }
 }
 
