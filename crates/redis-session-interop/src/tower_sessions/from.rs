@@ -9,13 +9,12 @@ use redis_session_core::{
     BoxFuture, Clock, Create, Created, End, Ended, Error, Kept, Kind, Save, Saved, SessionKey, Store, Stored, Time,
 };
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 use tower_sessions_core::SessionStore;
 use tower_sessions_core::session::{Id, Record};
 use tower_sessions_core::session_store;
 
-use super::names::date;
+use super::names::{date, hashed};
 use super::turns::Turns;
 
 /// The entries of their record's data: our own fields, the application's, and the time when all is to go.
@@ -198,11 +197,7 @@ impl<S: fmt::Debug> fmt::Debug for FromTowerSessions<S> {
 /// Where a session of ours is in a store of theirs. Whoever knows its handle can compute this id, so a layer of theirs on the
 /// same store would find the record by it, with nothing in it that handlers there ask for.
 fn id_of(key: &SessionKey) -> Id {
-    let hash =
-        Sha256::new().chain_update(b"redis-session place in tower-sessions 1").chain_update(key.to_text()).finalize();
-    let mut id = [0; 16];
-    id.copy_from_slice(&hash[..16]);
-    Id(i128::from_le_bytes(id))
+    hashed("redis-session place in tower-sessions 1", &key.to_text())
 }
 
 fn packed(key: &SessionKey, kept: &Kept) -> Record {

@@ -15,8 +15,12 @@ pub(super) type Data = HashMap<String, Value>;
 
 /// Their id of a session of ours: a hash of its place, which is worth nothing as a cookie.
 pub(super) fn id_of(session: SessionHandle) -> Id {
-    let hash =
-        Sha256::new().chain_update(b"redis-session id for tower-sessions 1").chain_update(session.to_text()).finalize();
+    hashed("redis-session id for tower-sessions 1", &session.to_text())
+}
+
+/// An id of theirs from a text, for one purpose.
+pub(super) fn hashed(purpose: &str, text: &str) -> Id {
+    let hash = Sha256::new().chain_update(purpose).chain_update(text).finalize();
     let mut id = [0; 16];
     id.copy_from_slice(&hash[..16]);
     Id(i128::from_le_bytes(id))
