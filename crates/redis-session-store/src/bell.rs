@@ -20,7 +20,7 @@ pub(crate) fn channel(prefix: &str) -> String {
 }
 
 /// Says at which server to listen. `None`: none is well.
-type Post = Arc<dyn Fn() -> Option<Target> + Send + Sync>;
+type Post = Arc<dyn Fn() -> Option<Arc<Target>> + Send + Sync>;
 
 /// Tells listeners of the sessions that end.
 pub(crate) struct Bell {
@@ -44,7 +44,7 @@ impl Listeners {
 
 impl Bell {
     pub(crate) fn new(
-        post: impl Fn() -> Option<Target> + Send + Sync + 'static,
+        post: impl Fn() -> Option<Arc<Target>> + Send + Sync + 'static,
         settings: Settings,
         prefix: String,
     ) -> Self {

@@ -84,7 +84,7 @@ impl Node {
         let seats = (0..settings.clients).map(seat).collect::<Result<Vec<_>, _>>()?;
         let tasks = seats.iter().flat_map(|seat| {
             [
-                AbortOnDrop(tokio::spawn(stay_connected(seat.client.clone()))),
+                AbortOnDrop(tokio::spawn(stay_connected(seat.client.clone(), EVERY))),
                 AbortOnDrop(tokio::spawn(watch(seat.clone(), clock.clone(), target.place().to_owned()))),
             ]
         });
@@ -169,13 +169,13 @@ impl Node {
     }
 }
 
-/// Runs a client's connection. fred's own policy reconnects; this starts the task anew should it ever end.
-async fn stay_connected(client: Client) {
+/// Runs a client's connection. fred's own policy reconnects; this starts the task anew should it ever end, after a pause.
+pub(crate) async fn stay_connected(client: impl ClientLike, pause: Duration) {
     loop {
         let mut connection = AbortOnDrop(client.connect());
         let _ended = (&mut connection.0).await;
         tracing::warn!("the connection task of a Redis client ended; it is started again");
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -9,7 +9,7 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use redis_session_core::Error;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::node::{AbortOnDrop, word};
+use crate::node::{AbortOnDrop, stay_connected, word};
 use crate::target::{Settings, Target};
 
 /// How often the subscription is asked whether it still hears.
@@ -44,20 +44,12 @@ impl Subscription {
         // First of all, so that no message is earlier.
         let hear = AbortOnDrop(tokio::spawn(hear(client.clone(), tell.clone())));
         let tasks = [
-            AbortOnDrop(tokio::spawn(connect(client.clone()))),
+            AbortOnDrop(tokio::spawn(stay_connected(client.clone(), PATIENCE))),
             AbortOnDrop(tokio::spawn(subscribe(client.clone(), channels, tell))),
             AbortOnDrop(tokio::spawn(watch(client, target.place().to_owned()))),
             hear,
         ];
         Ok(Self { _tasks: tasks })
-    }
-}
-
-async fn connect(client: SubscriberClient) {
-    loop {
-        let mut connection = AbortOnDrop(client.connect());
-        let _ended = (&mut connection.0).await;
-        tokio::time::sleep(PATIENCE).await;
     }
 }
 

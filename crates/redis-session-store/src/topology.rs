@@ -69,9 +69,9 @@ impl Topology {
     }
 
     /// A server that hears of everything that any of them publishes. `None`: none is well.
-    pub(crate) fn listening_post(&self) -> Option<Target> {
+    pub(crate) fn listening_post(&self) -> Option<Arc<Target>> {
         match self {
-            Self::Single(target, _) => Some(Target::clone(target)),
+            Self::Single(target, _) => Some(target.clone()),
             Self::Cluster(cluster) => cluster.listening_post(),
             Self::Sentinels(sentinels) => sentinels.listening_post(),
         }

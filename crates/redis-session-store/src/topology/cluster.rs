@@ -61,7 +61,7 @@ struct Shared {
 /// One server.
 struct Member {
     address: Address,
-    target: Target,
+    target: Arc<Target>,
     node: Arc<Node>,
     /// It said that the cluster is down.
     gated: AtomicBool,
@@ -259,7 +259,7 @@ impl Cluster {
         self.shared.table.load().primaries.iter().for_each(|primary| primary.node.doubt());
     }
 
-    pub(crate) fn listening_post(&self) -> Option<Target> {
+    pub(crate) fn listening_post(&self) -> Option<Arc<Target>> {
         let table = self.shared.table.load();
         table.primaries.iter().find(|primary| primary.is_well()).map(|primary| primary.target.clone())
     }
@@ -296,7 +296,7 @@ impl Shared {
         if let Some(member) = members.get(address) {
             return Ok(member.clone());
         }
-        let target = self.way.target.at(address)?;
+        let target = Arc::new(self.way.target.at(address)?);
         let node = Arc::new(Node::start(&target, &self.settings)?);
         let (gated, absence, wanted) = (AtomicBool::new(false), Absence::default(), Mutex::new(Instant::now()));
         let member = Arc::new(Member { address: address.clone(), target, node, gated, absence, wanted });

@@ -93,7 +93,7 @@ impl State {
 /// A server with keys.
 struct Server {
     address: Address,
-    target: Target,
+    target: Arc<Target>,
     node: Arc<Node>,
     absence: Absence,
     /// Whether it called itself a replica since it was last the primary: only such a one can have been promoted. An old
@@ -229,7 +229,7 @@ impl Sentinels {
         }
     }
 
-    pub(crate) fn listening_post(&self) -> Option<Target> {
+    pub(crate) fn listening_post(&self) -> Option<Arc<Target>> {
         self.shared.primary.load().as_ref().map(|primary| primary.target.clone())
     }
 
@@ -279,7 +279,7 @@ impl Shared {
         if let Some(server) = state.servers.get(&address) {
             return Some(server.clone());
         }
-        let started = self.way.target.at(&address).and_then(|target| {
+        let started = self.way.target.at(&address).map(Arc::new).and_then(|target| {
             let node = Arc::new(Node::start(&target, &self.settings)?);
             let (absence, was_replica) = (Absence::default(), AtomicBool::new(false));
             Ok(Arc::new(Server { address: address.clone(), target, node, absence, was_replica }))

@@ -123,7 +123,6 @@ async fn r71_r79_the_store_sends_what_its_rule_allows_and_the_rule_allows_no_mor
 #[tokio::test(flavor = "multi_thread")]
 async fn r79_on_a_cluster_and_behind_sentinels_a_few_rights_more_are_enough() {
     let docs = include_str!("../../src/lib.rs").replace("//!", "");
-    let more = |after: &str| rights_more(&docs, after);
     let rule = |more: &str| format!("{} {more}", rights(USERS).join(" "));
     let sees = |servers: &[RedisServer], rights: &str| {
         for server in servers {
@@ -147,7 +146,7 @@ async fn r79_on_a_cluster_and_behind_sentinels_a_few_rights_more_are_enough() {
         store
     };
 
-    let on_a_cluster = more("On a cluster he also needs");
+    let on_a_cluster = rights_more(&docs, "On a cluster he also needs");
     let cluster =
         Cluster::options().replicas(0).start_with(|options| options.user("shop", "password", &rule(&on_a_cluster)));
     let store = use_it(&cluster.url_of("shop", "password"), None).await;
@@ -159,7 +158,7 @@ async fn r79_on_a_cluster_and_behind_sentinels_a_few_rights_more_are_enough() {
     moving.finish();
     sees(cluster.nodes(), &on_a_cluster);
 
-    let behind_sentinels = more("behind Sentinels");
+    let behind_sentinels = rights_more(&docs, "behind Sentinels");
     let sentinels = Sentinels::options()
         .replicas(1)
         .sentinels(1)
