@@ -1,6 +1,7 @@
 //! actix-session on its Redis store, on Actix Web: another HTTP server, so its figures are those of both.
 
 use std::io;
+use std::time::Duration;
 
 use actix_session::storage::RedisSessionStore;
 use actix_session::{Session, SessionMiddleware};
@@ -22,6 +23,8 @@ pub(crate) async fn serve(redis: &str) -> io::Result<()> {
             .route("/read", web::get().to(read))
             .route("/write", web::post().to(write))
     })
+    // Its five seconds are shorter than the turns of the others.
+    .keep_alive(Duration::from_secs(600))
     .bind(("127.0.0.1", 0))?;
     say(server.addrs()[0])?;
     server.run().await
