@@ -4,7 +4,6 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::ser::{self, Impossible, SerializeMap, SerializeStruct, Serializer};
 
-use crate::depth::{TOO_DEEP, is_too_deep};
 use crate::error::{Error, Kind};
 
 /// A value's fields in the order in which it was serialised: all texts in one buffer, which is cut where one is kept.
@@ -72,7 +71,7 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Encoded, Error> {
             Kind::Field,
             format!("{} is no struct or map, so it cannot be a session's state", std::any::type_name::<T>()),
         ),
-        Problem::Field(name, problem) => Error::field(&name, problem),
+        Problem::Field(name) => Error::field(&name, "cannot be written as JSON"),
         Problem::Name => Error::new(Kind::Field, "a field name that is no text cannot be stored"),
         Problem::Custom => Error::new(Kind::Field, format!("{} refused to be serialised", std::any::type_name::<T>())),
     })?;
@@ -84,7 +83,7 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Encoded, Error> {
 enum Problem {
     Shape,
     Name,
-    Field(Vec<u8>, &'static str),
+    Field(Vec<u8>),
     Custom,
 }
 
@@ -111,12 +110,8 @@ struct FieldWriter {
 
 impl FieldWriter {
     fn value<V: Serialize + ?Sized>(&mut self, name: Bytes, value: &V) -> Result<(), Problem> {
-        let begin = self.buffer.len();
         let written = serde_json::to_writer(&mut self.buffer, value);
-        written.map_err(|_| Problem::Field(name.to_vec(), "cannot be written as JSON"))?;
-        if is_too_deep(&self.buffer[begin..]) {
-            return Err(Problem::Field(name.to_vec(), TOO_DEEP));
-        }
+        written.map_err(|_| Problem::Field(name.to_vec()))?;
         self.ends.push((name, self.buffer.len()));
         Ok(())
     }
