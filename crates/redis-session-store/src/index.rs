@@ -23,7 +23,7 @@ pub(crate) static PROLONG: Script = Script {
 };
 pub(crate) static DOOM: Script = Script {
     lua: concat!(include_str!("lua/script.lua"), include_str!("lua/index.lua"), include_str!("lua/doom.lua")),
-    sha: "ec2bab6bff0fd6b11a18630e19fbd1ff8d1ffe6b",
+    sha: "c0a105247f770b5674fcc62499fc25d190961040",
 };
 
 /// How many keys one `SCAN` looks at.

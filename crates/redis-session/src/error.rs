@@ -51,6 +51,10 @@ impl Error {
         Self::new(Kind::Gone, "the session ended, or its id was replaced; nothing was saved")
     }
 
+    pub(crate) fn not_logged_in() -> Self {
+        Self::new(Kind::NotLoggedIn, "nobody is logged in")
+    }
+
     pub(crate) fn committed() -> Self {
         Self::new(Kind::Committed, "the response has left already, so nothing more can be saved with it")
     }

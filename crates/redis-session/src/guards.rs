@@ -169,7 +169,7 @@ fn parse<U: FromStr, L>(session: &Session<Untyped, L>, partial: bool) -> Result<
         None if partial => session.pending_user()?,
         user => user,
     };
-    user.ok_or_else(|| Error::new(Kind::NotLoggedIn, "nobody is logged in").into())
+    user.ok_or_else(|| Error::not_logged_in().into())
 }
 
 impl<S, U, const LEVEL: u8, L> FromRequestParts<S> for LoggedIn<U, LEVEL, L>

@@ -16,6 +16,10 @@ use crate::handle::Handle;
 use crate::layer::Settings;
 use crate::tries::{NEW_TIMES, PAUSE, replication, time_to_wait};
 
+/// How many sessions are looked at, or ended, at a time: a user or an attacker may have thousands, and others' commands are
+/// not to wait behind them all.
+pub(crate) const AT_ONCE: usize = 64;
+
 /// What a write is going to do to the idle timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -98,31 +102,36 @@ pub(crate) async fn end_and_leave(
     durability: Durability,
 ) -> Result<usize, Error> {
     let whose = Whose::Users(user.clone());
-    let ends = futures_util::future::join_all(sessions.iter().map(|session| {
-        let key = session.key(&settings.realm);
-        let whose = whose.clone();
-        async move { (*session, end(settings, &key, reason, whose, durability).await) }
-    }))
-    .await;
-    let (mut leave, mut ended, mut failed, mut missed) = (Vec::with_capacity(ends.len()), 0, None, None);
-    for (session, answer) in ends {
-        let answer = answer.map(|ending| {
-            missed = missed.take().or(ending.missed);
-            ending.ended
-        });
-        match answer {
-            Ok(Ended::Nobodys) if Rule::EntriesOfNobodyStay.holds() => {}
-            Ok(answer) => {
-                if answer == Ended::Ended {
-                    settings.tell(Event::Revoked(reason));
-                    ended += 1;
+    let (mut ended, mut failed, mut missed) = (0, None, None);
+    for some in sessions.chunks(AT_ONCE) {
+        let ends = futures_util::future::join_all(some.iter().map(|session| {
+            let key = session.key(&settings.realm);
+            let whose = whose.clone();
+            async move { (*session, end(settings, &key, reason, whose, durability).await) }
+        }))
+        .await;
+        let mut leave = Vec::with_capacity(ends.len());
+        for (session, answer) in ends {
+            let answer = answer.map(|ending| {
+                missed = missed.take().or(ending.missed);
+                ending.ended
+            });
+            match answer {
+                Ok(Ended::Nobodys) if Rule::EntriesOfNobodyStay.holds() => {}
+                Ok(answer) => {
+                    if answer == Ended::Ended {
+                        settings.tell(Event::Revoked(reason));
+                        ended += 1;
+                    }
+                    leave.push(session);
                 }
-                leave.push(session);
+                Err(error) => failed = Some(error),
             }
-            Err(error) => failed = Some(error),
+        }
+        if let Err(error) = self::leave(settings, user, &leave).await {
+            failed = Some(error);
         }
     }
-    self::leave(settings, user, &leave).await?;
     failed.or(missed).map_or(Ok(ended), Err)
 }
 

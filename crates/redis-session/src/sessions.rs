@@ -9,14 +9,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum_core::extract::FromRequestParts;
 use http::request::Parts;
 use redis_session_core::{
-    Doom, Doomed, Durability, Ended, Found, Level, Login, Page, Reason, Record, SessionHandle, Stored, Time, User,
-    Which, Whose,
+    Doom, Doomed, Durability, Ended, Found, Kind, Level, Login, Page, Reason, Record, SessionHandle, SessionKey,
+    Stored, Time, User, Which, Whose,
 };
 
 use crate::error::Error;
 use crate::events::Event;
 use crate::layer::{Main, RedisSessionLayer, Settings};
-use crate::listing::{self, Listed, Need};
+use crate::listing::{self, AT_ONCE, Ending, Listed, Need};
 use crate::session::{Session, Untyped, handle_of};
 
 /// How exactly a list tells when a session was last seen: enough to know a device, too little to follow a person.
@@ -25,8 +25,8 @@ const SEEN_WITHIN: Duration = Duration::from_secs(5 * 60);
 const CLOCK_MARGIN: Duration = Duration::from_secs(5);
 /// The oldest that a login under way may be, and a deadline more.
 const LOGINS_TAKE: Duration = Duration::from_secs(60);
-/// How many sessions are ended at a time where all of everybody's are.
-const AT_ONCE: usize = 64;
+/// More ends that fail are no bad luck of single records: the store fails.
+const MOST_FAILURES: usize = 1_000;
 
 /// The sessions of users: for "your devices", "log out everywhere else", a changed password, an administrator.
 ///
@@ -212,16 +212,25 @@ impl<L> Sessions<L> {
         let settings = &*self.settings;
         let (index, of) = (settings.index()?, user.key(&settings.realm));
         let handles = index.sessions(&of).await.map_err(|error| settings.store_failed(error))?;
-        let stored = futures_util::future::join_all(handles.into_iter().map(|handle| async move {
-            let key = handle.key(&settings.realm);
-            let stored = if whole { settings.store.load(&key).await } else { settings.store.glance(&key).await };
-            (handle, stored)
-        }))
-        .await;
+        let mut stored = Vec::with_capacity(handles.len());
+        for some in handles.chunks(AT_ONCE) {
+            let some = futures_util::future::join_all(some.iter().map(|handle| async move {
+                let key = handle.key(&settings.realm);
+                let stored = if whole { settings.store.load(&key).await } else { settings.store.glance(&key).await };
+                (*handle, stored)
+            }));
+            stored.extend(some.await);
+        }
         let mut records = Vec::with_capacity(stored.len());
         let (life, now) = (settings.expiry.life(), settings.store.now());
         for (handle, stored) in stored {
-            let Some(Stored::Record(record)) = stored.map_err(|error| settings.store_failed(error))? else { continue };
+            let record = match stored.map_err(|error| settings.store_failed(error)) {
+                Ok(Some(Stored::Record(record))) => record,
+                Ok(_) => continue,
+                // Told by now. It is no session for anybody, and the others are to be seen.
+                Err(error) if error.is_corrupt() => continue,
+                Err(error) => return Err(error),
+            };
             let is_past = now.is_some_and(|now| life.deadline(record.created, record.seen, &record.wishes) <= now);
             // Others' entries are those of logins that came to nothing.
             match &record.login {
@@ -253,15 +262,21 @@ impl<L> Sessions<L> {
     /// called after a new password was stored. Answers how many ended.
     ///
     /// # Errors
-    /// `is_gone`: nobody is logged in in this session, or it is itself about to be ended. `is_unavailable`,
-    /// `is_outcome_unknown`: the store failed; some may live. `is_not_replicated`: as with
+    /// `is_not_logged_in`: nobody is logged in in this session. `is_gone`: it ended, or is itself about to be ended.
+    /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live. `is_not_replicated`: as with
     /// [`revoke_all`](Self::revoke_all).
     pub async fn revoke_others(&self, session: &Session<Untyped, L>) -> Result<usize, Error> {
         let handle = &session.handle;
         let (user, own) = {
             let state = handle.state();
             match (&state.found, &state.id) {
-                (Found::Alive(record), Some(id)) => (record.user().cloned().ok_or_else(Error::gone)?, handle.key(id)),
+                (Found::Alive(record), Some(id)) => {
+                    (record.user().cloned().ok_or_else(Error::not_logged_in)?, handle.key(id))
+                }
+                (Found::Absent, _) => {
+                    state.was_read()?;
+                    return Err(Error::not_logged_in());
+                }
                 _ => return Err(Error::gone()),
             }
         };
@@ -307,54 +322,32 @@ impl<L> Sessions<L> {
     ///
     /// Goes through all sessions twice, with more than a minute in between, since a login that came before may still be
     /// under way: so this is for a command line or a worker. `progress` is told after each page. A login in the first five
-    /// seconds ends as well, since the clocks of two Redis servers may differ by so much.
+    /// seconds ends as well, since the clocks of two Redis servers may differ by so much. On a cluster that moves slots in
+    /// the meantime it may miss sessions that were on their way: call it again when they have arrived.
+    ///
+    /// One session that cannot be ended holds up no other: it is tried once more at the end of a pass, and the first such
+    /// error is the answer when all the rest has ended.
     ///
     /// # Errors
-    /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live, so call it again. `is_config`: this store
-    /// cannot go through its sessions. `is_not_replicated`: as with [`revoke_all`](Self::revoke_all).
+    /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live, so call it again. `is_corrupt`: what is at
+    /// some key is no record of this library, and is left there. `is_config`: this store cannot go through its sessions.
+    /// `is_not_replicated`: as with [`revoke_all`](Self::revoke_all).
     pub async fn revoke_everybody(&self, mut progress: impl FnMut(Progress)) -> Result<u64, Error> {
         let settings = &*self.settings;
-        let began = settings.store.now().unwrap_or(Time::MAX);
+        let began = match settings.store.now() {
+            Some(now) => now,
+            // The store learns the time with its first answer. Without one, all logins to come would end.
+            None => {
+                settings.store.page(&settings.realm, None).await.map_err(|error| settings.store_failed(error))?;
+                settings.store.now().ok_or_else(unknown_time)?
+            }
+        };
         let before = Whose::ArrivedBefore(began + CLOCK_MARGIN);
-        let mut done = Progress { pass: 1, ..Progress::default() };
-        let mut missed = None;
-        self.pass(&before, &mut done, &mut missed, &mut progress).await?;
+        let mut pass = Pass { sessions: self, before, done: Progress::default(), failed: None, missed: None };
+        pass.run(&mut progress).await?;
         tokio::time::sleep(LOGINS_TAKE + settings.store.deadline()).await;
-        done.pass = 2;
-        self.pass(&before, &mut done, &mut missed, &mut progress).await?;
-        missed.map_or(Ok(done.ended), Err)
-    }
-
-    async fn pass(
-        &self,
-        before: &Whose,
-        done: &mut Progress,
-        missed: &mut Option<Error>,
-        progress: &mut impl FnMut(Progress),
-    ) -> Result<(), Error> {
-        let settings = &*self.settings;
-        let mut from = None;
-        loop {
-            let page = settings.store.page(&settings.realm, from).await;
-            let Page { sessions, next } = page.map_err(|error| settings.store_failed(error))?;
-            for some in sessions.chunks(AT_ONCE) {
-                let end = |key| listing::end(settings, key, Reason::Revoked, before.clone(), self.durability);
-                for ending in futures_util::future::join_all(some.iter().map(end)).await {
-                    done.looked_at += 1;
-                    let ending = ending?;
-                    *missed = missed.take().or(ending.missed);
-                    if ending.ended == Ended::Ended {
-                        done.ended += 1;
-                        settings.tell(Event::Revoked(Reason::Revoked));
-                    }
-                }
-            }
-            progress(*done);
-            from = next;
-            if from.is_none() {
-                return Ok(());
-            }
-        }
+        pass.run(&mut progress).await?;
+        pass.failed.or(pass.missed).map_or(Ok(pass.done.ended), Err)
     }
 
     async fn doom(&self, user: &User, which: Which) -> Result<Doomed, Error> {
@@ -366,6 +359,87 @@ impl<L> Sessions<L> {
 
     async fn end(&self, user: &User, sessions: &[SessionHandle]) -> Result<usize, Error> {
         listing::end_and_leave(&self.settings, user, sessions, Reason::Revoked, self.durability).await
+    }
+}
+
+fn unknown_time() -> Error {
+    Error::new(Kind::Unavailable, "the store does not know its time yet")
+}
+
+/// A pass over the sessions of all users.
+struct Pass<'a, L> {
+    sessions: &'a Sessions<L>,
+    before: Whose,
+    done: Progress,
+    /// Why a session could not be ended in this pass.
+    failed: Option<Error>,
+    /// Why one that was ended is not on as many replicas as it was to be.
+    missed: Option<Error>,
+}
+
+impl<L> Pass<'_, L> {
+    async fn run(&mut self, progress: &mut impl FnMut(Progress)) -> Result<(), Error> {
+        let settings = &*self.sessions.settings;
+        self.done.pass += 1;
+        // What failed before is looked at again.
+        self.failed = None;
+        let (mut from, mut again) = (None, Vec::new());
+        loop {
+            let page = settings.store.page(&settings.realm, from).await;
+            let Page { sessions, next } = page.map_err(|error| settings.store_failed(error))?;
+            self.done.looked_at += sessions.len() as u64;
+            for (key, error) in self.end(&sessions).await {
+                if again.len() == MOST_FAILURES {
+                    return Err(error);
+                }
+                again.push(key);
+            }
+            progress(self.done);
+            from = next;
+            if from.is_none() {
+                break;
+            }
+        }
+        if !again.is_empty() {
+            self.failed = self.end(&again).await.into_iter().map(|(_, error)| error).next();
+            progress(self.done);
+        }
+        Ok(())
+    }
+
+    /// Answers those that could not be ended.
+    async fn end(&mut self, sessions: &[SessionKey]) -> Vec<(SessionKey, Error)> {
+        let mut failed = Vec::new();
+        for some in sessions.chunks(AT_ONCE) {
+            let endings = futures_util::future::join_all(some.iter().map(|key| self.end_one(key))).await;
+            for (key, ending) in some.iter().zip(endings) {
+                match ending {
+                    Err(error) => failed.push((key.clone(), error)),
+                    Ok(Ending { ended, missed }) => {
+                        self.missed = self.missed.take().or(missed);
+                        if ended == Ended::Ended {
+                            self.done.ended += 1;
+                            self.sessions.settings.tell(Event::Revoked(Reason::Revoked));
+                        }
+                    }
+                }
+            }
+        }
+        failed
+    }
+
+    /// The session, and then its entry, which would else count for its user's cap.
+    async fn end_one(&self, key: &SessionKey) -> Result<Ending, Error> {
+        let Sessions { settings, durability, .. } = self.sessions;
+        let whose = match listing::look(settings, key).await? {
+            Some(Stored::Record(record)) => record.user().cloned(),
+            _ => None,
+        };
+        let ending = listing::end(settings, key, Reason::Revoked, self.before.clone(), *durability).await?;
+        if let Some(user) = whose.filter(|_| ending.ended == Ended::Ended) {
+            listing::leave(settings, &user, &[key.handle()]).await?;
+        }
+        Ok(ending)
     }
 }
 
