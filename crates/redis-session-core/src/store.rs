@@ -261,7 +261,12 @@ impl Step {
                 record.previous = if record.login.is_none() { previous(ReplacedBy::Login) } else { None };
                 // Who has just proved who he is gets the whole absolute timeout (NIST SP 800-63B, 5.2).
                 (record.created, record.seen) = (now, now);
-                (record.proof, record.proved, record.login) = (*new, now, Some(Box::new(login.at(now))));
+                let mut login = login.at(now);
+                if login.label.is_none() {
+                    let before = record.login.take().filter(|before| before.user == login.user);
+                    login.label = before.and_then(|before| before.label);
+                }
+                (record.proof, record.proved, record.login) = (*new, now, Some(Box::new(login)));
             }
         }
     }

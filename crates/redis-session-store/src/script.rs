@@ -22,7 +22,7 @@ pub(crate) static SAVE: Script = Script {
         include_str!("lua/fields.lua"),
         include_str!("lua/save.lua")
     ),
-    sha: "8dae18fcda1b96bc8350f30bce1e19ae54b6f94d",
+    sha: "1d88025d3c282743ccd6bf80d4a9c6e785d7fc4f",
 };
 pub(crate) static CREATE: Script = Script {
     lua: concat!(
@@ -31,7 +31,7 @@ pub(crate) static CREATE: Script = Script {
         include_str!("lua/keep.lua"),
         include_str!("lua/create.lua")
     ),
-    sha: "f50672aea164692ec8c0a57e943cbd63912eca32",
+    sha: "a9218dc472ac6829c6ab37327060685cae87b355",
 };
 pub(crate) static END: Script = Script {
     lua: concat!(
@@ -40,7 +40,7 @@ pub(crate) static END: Script = Script {
         include_str!("lua/keep.lua"),
         include_str!("lua/end.lua")
     ),
-    sha: "4503eb8f3a1dd76538e5755a41fc42123bcb4aa7",
+    sha: "78bdd8bb6cc8e8e1de3571dd65808b01a784731e",
 };
 
 /// The arguments of `create.lua`.

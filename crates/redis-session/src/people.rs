@@ -22,15 +22,18 @@ const LONGEST_LABEL: usize = 256;
 impl<L> Session<Untyped, L> {
     /// Logs a user in, at once: a new id, and the old one is worth nothing from then on; the session is in the list of the
     /// user's sessions, and the absolute timeout begins anew. What an anonymous visitor has gathered (a cart) stays;
-    /// what another user has left goes. Any id that has a text form will do.
+    /// what another user has left goes. Who is remembered stays so, until the same time as before: say it anew with each
+    /// login, [`remember(Some(…))` or `remember(None)`](Session::remember). Any id that has a text form will do.
     ///
     /// Check the password first; then await this; then say welcome. It stands whatever the handler answers later.
     ///
     /// # Errors
     /// `is_login_refused`: the user's sessions were ended ("log out everywhere", a new password) after the request
-    /// arrived; nobody is logged in. `is_user`: the id is empty or over 16 KiB. `is_unavailable`, `is_outcome_unknown`:
-    /// the store failed; nobody is logged in. `is_committed`: the response has left. `is_not_replicated`: he is logged in,
-    /// and a failover now may log him out.
+    /// arrived, or that was over a minute ago; nobody is logged in, as with all of these but the last. `is_user`: the id is
+    /// empty or over 16 KiB. `is_unavailable`, `is_outcome_unknown`, `is_contended`: the store failed, or others were faster
+    /// until the deadline. `is_field`, `is_too_large`: edits of this request cannot be saved with it. `is_config`: the store
+    /// keeps no lists of users' sessions. `is_committed`: the response has left. `is_not_replicated`: he is logged in, and a
+    /// failover now may log him out.
     ///
     /// ```
     /// use axum::{Form, response::{IntoResponse, Redirect, Response}};
@@ -148,7 +151,8 @@ impl LoggingIn {
     }
 
     /// What the list of the user's sessions calls this one: "Firefox on Linux". At most 256 bytes of it are kept, and of
-    /// the request itself (address, user agent) nothing is unless it is in here.
+    /// the request itself (address, user agent) nothing is unless it is in here. Without one, the same user's session keeps
+    /// the label of his login before: of the first factor, say.
     pub fn label(self, label: impl Into<String>) -> Self {
         let mut label = label.into();
         let end = (0..=LONGEST_LABEL.min(label.len())).rev().find(|at| label.is_char_boundary(*at));

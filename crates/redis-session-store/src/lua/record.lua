@@ -53,7 +53,7 @@ local function write(record, sets, idle, absolute, touch) -- the values from ARG
   call('PEXPIREAT', key, digits(deadline(record, idle, absolute, touch)))
 end
 
-local function log_in(level, waited, user, label) -- an empty label is none
+local function log_in(level, waited, user, label, before) -- an empty label is the one that the same user has already
   call('HSET', key, '@user', table.concat({digits(now), digits(now - waited), level, user}, ' '))
-  if label == '' then call('HDEL', key, '@label') else call('HSET', key, '@label', label) end
+  if label ~= '' then call('HSET', key, '@label', label) elseif before ~= user then call('HDEL', key, '@label') end
 end

@@ -50,7 +50,7 @@ if step == 'rotate' then record.replaced, record.proof, record.proved = nil, new
 if step == 'login' then
   record.by, record.previous, record.replaced = 'l', record.proof, not record.user and now or nil
   record.proof, record.proved, record.created, record.seen = new_proof, now, now, now
-  log_in(level, waited, ARGV[2], ARGV[3])
+  log_in(level, waited, ARGV[2], ARGV[3], record.user)
 end
 if token ~= '-' then record.tokens = token .. string.sub(record.tokens, 1, 24) end
 if renews ~= '-' then record.seen = now end

@@ -12,6 +12,7 @@ pub(super) const CASES: &[(&str, Case)] = cases![
     a_login_replaces_the_proof_and_keeps_it_for_a_second_click,
     a_second_click_is_good_for_nothing_else,
     a_login_of_the_same_user_leaves_no_second_click,
+    a_label_stays_with_its_user,
     a_login_is_made_once,
     users_and_labels_of_any_text_read_back,
     a_renewal_keeps_the_old_proof_good,
@@ -137,6 +138,29 @@ async fn a_login_of_the_same_user_leaves_no_second_click(bench: &Bench<'_>) -> O
     let (again, _) = session.log_in(first, ada()?).await?;
     is("with the oldest proof", session.save(&again).await?, Saved::Replaced)?;
     is("with the one before", session.save(&Save { proof: new.proof(), ..again }).await?, Saved::Replaced)
+}
+
+/// The second factor does not say again which device it is.
+async fn a_label_stays_with_its_user(bench: &Bench<'_>) -> Outcome {
+    let session = bench.session()?;
+    session.born(&[]).await?;
+    let mut id = session.id.clone();
+    let labels = [
+        (ada()?, Some("her phone"), Some("her phone")),
+        (ada()?, None, Some("her phone")),
+        (ada()?, Some("her tablet"), Some("her tablet")),
+        (User::new("bob")?, None, None),
+    ];
+    for (user, label, kept) in labels {
+        let (proof, new) = (id.proof(), id.rotated(&Random::system())?);
+        let step = Step::LogIn(new.proof(), LogIn { label: label.map(str::to_owned), ..login(user) });
+        let base = session.record().await?.tokens.newest();
+        session.saved(&Save { step, proof, ..session.edit(base, set(&[])).await? }).await?;
+        let login = session.record().await?.login;
+        is("the label", login.and_then(|login| login.label), kept.map(str::to_owned))?;
+        id = new;
+    }
+    Ok(())
 }
 
 async fn a_login_is_made_once(bench: &Bench<'_>) -> Outcome {
