@@ -55,6 +55,8 @@ fn app(layer: RedisSessionLayer, runs: &Runs) -> Router {
         .route("/rename", get(async |session: Session| session.insert("name", "Bob")))
         .route("/rotate", get(async |session: Session| session.rotate().await))
         .route("/log-out", get(log_out))
+        .route("/order", get(async |session: Session| order(session, false).await))
+        .route("/order-and-more", get(async |session: Session| order(session, true).await))
         .with_state(runs.clone())
         .layer(layer)
         .layer(map_response(name_the_error))
@@ -63,6 +65,20 @@ fn app(layer: RedisSessionLayer, runs: &Runs) -> Router {
 async fn log_out(session: Session) -> Result<&'static str, Error> {
     session.destroy().await?;
     Ok("goodbye")
+}
+
+/// Has an answer of its own where nobody knows whether the order was made.
+async fn order(session: Session, and_more: bool) -> Result<&'static str, Error> {
+    session.increment("visits", 1)?;
+    match session.save().await {
+        Err(error) if error.is_outcome_unknown() => {
+            if and_more {
+                session.insert("name", "Bob")?;
+            }
+            Ok("we are not sure: look at your orders before you order again")
+        }
+        saved => saved.map(|()| "thank you"),
+    }
 }
 
 /// What an application can tell of an error; the client itself gets an empty body.
@@ -230,6 +246,24 @@ async fn r84_a_write_whose_replies_are_all_lost_is_reported_and_not_repeated() {
     assert!(behind.seen.take().contains(&Event::StoreFailed(Kind::OutcomeUnknown)));
     // It ran, and only once, however often it was sent.
     behind.recovers("2").await;
+}
+
+/// The page says what its visitor has to do; a 503 would have him order again. But what nobody was told of is not passed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn r84_a_handler_that_was_told_that_nobody_knows_answers_for_itself() {
+    let behind = Behind::start(|layer| layer).await;
+    assert_eq!(behind.browser.get("/order").await.body, "thank you");
+    behind.proxy.fault(|command| match command.name() {
+        "EVALSHA" => Action::DropReply,
+        _ => Action::Pass,
+    });
+    let page = in_time(&behind.browser, "/order").await;
+    assert_eq!((page.status.as_u16(), page.set_cookies().len()), (200, 0), "{page:?}");
+    assert!(page.body.starts_with("we are not sure"), "{page:?}");
+    is_unavailable(&in_time(&behind.browser, "/order-and-more").await, "an edit after that");
+    // Each ran once, and the name was not written.
+    behind.recovers("4").await;
+    assert_eq!(behind.browser.get("/name").await.body, "");
 }
 
 /// What Redis, or what stands before it, may answer to a read; and whether it is the store or the record that is broken.

@@ -249,7 +249,8 @@ fn settle(handle: &Handle, edits: bool, wrote: Wrote) -> Result<(), Error> {
     match wrote {
         Wrote::Done => Ok(()),
         Wrote::Dead(found) => dead(handle, edits, found),
-        Wrote::LoggedInAlready => unreachable!("only a login is answered so, and it does not come here"),
+        // Only a login is answered so, and it does not come here: it is the reply to another's.
+        Wrote::LoggedInAlready => dead(handle, edits, Found::Replaced { lately: true, by: None }),
     }
 }
 

@@ -56,8 +56,8 @@ pub(crate) struct State {
     pub(crate) latest: Option<Token>,
     /// What is to change in the session's own wishes.
     pub(crate) wish: WishChange,
-    /// Why the outcome of a write is unknown. Nothing more is written then.
-    pub(crate) doubt: Option<Error>,
+    /// That the outcome of a write is unknown. Nothing more is written then.
+    pub(crate) doubt: Option<Doubt>,
     /// What this request's writes wait for. `None`: what the layer says.
     pub(crate) durability: Option<Durability>,
     /// Why a write that was made is not on as many replicas as it was to be, for whoever waits for its answer. `None`: it
@@ -103,7 +103,8 @@ impl State {
     /// Whether anything may be written: the session was read, and the outcomes of earlier writes are known.
     pub(crate) fn may_write(&self) -> Result<(), Error> {
         self.was_read()?;
-        self.doubt.clone().filter(|_| Rule::DoubtStopsWrites.holds()).map_or(Ok(()), Err)
+        let doubt = self.doubt.as_ref().filter(|_| Rule::DoubtStopsWrites.holds());
+        doubt.map_or(Ok(()), |doubt| Err(doubt.error.clone()))
     }
 
     /// Whether anything may be edited.
@@ -123,6 +124,14 @@ impl State {
         let message = "the session could not be read, so nothing is known of it and nothing can be changed in it";
         Err(CoreError::caused(Kind::Unavailable, message, cause.clone()).into())
     }
+}
+
+/// A write of which nobody knows whether it was made.
+pub(crate) struct Doubt {
+    pub(crate) error: Error,
+    /// What the working copy and the wishes were then: whoever waited was told of these, and of no later ones.
+    revision: u64,
+    wish: WishChange,
 }
 
 /// Whether the store was asked.
@@ -246,6 +255,21 @@ impl Handle {
     /// Waits until no other load or write of this request is under way.
     pub(crate) async fn turn(&self) -> AsyncMutexGuard<'_, ()> {
         self.turn.lock().await
+    }
+
+    /// Takes note that the outcome of a write is unknown.
+    pub(crate) fn doubt(&self, error: Error) {
+        let revision = self.working().map_or(0, |working| working.revision());
+        let mut state = self.state();
+        state.doubt = Some(Doubt { error, revision, wish: state.wish });
+    }
+
+    /// Whether all that this request would write was in a write of unknown outcome, of which whoever waited for it was told.
+    pub(crate) fn was_told_of_all(&self) -> bool {
+        let Ok(working) = self.working() else { return false };
+        let state = self.state();
+        let doubt = state.doubt.as_ref().filter(|_| Rule::DoubtStopsWrites.holds());
+        doubt.is_some_and(|doubt| doubt.revision == working.revision() && doubt.wish == state.wish)
     }
 
     /// The turn, if nobody has it.

@@ -238,6 +238,10 @@ async fn commit_response(handle: Arc<Handle>, order: Order) -> Result<(), Error>
         }
     }
     let _turn = handle.turn().await;
+    // Who waited for that write knows, and its handler has found an answer for the visitor.
+    if handle.was_told_of_all() {
+        return Ok(());
+    }
     let plan = commit::plan(handle, order)?;
     let saved = match (plan, handle.told(commit::carry_out(handle, plan, order).await)) {
         // The session lives until its deadline all the same, and the next request renews it.

@@ -97,7 +97,7 @@ impl Tries {
         };
         let error = handle.store_failed(error);
         if self.counts {
-            handle.state().doubt = Some(error.clone());
+            handle.doubt(error.clone());
         }
         error
     }
