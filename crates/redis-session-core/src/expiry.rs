@@ -63,7 +63,8 @@ impl Expiry {
         new_id_every: None,
     };
 
-    /// Ends a session this long after its last request; the rest is as in the default.
+    /// Ends a session this long after its last request; the rest is as in the default: the absolute timeout of 12 hours
+    /// holds all the same, so whoever gives more here says what it is too ([`absolute`](Self::absolute)).
     pub fn idle(idle: Duration) -> Self {
         Self { idle, ..Self::default() }
     }

@@ -26,7 +26,8 @@ const TEXT: usize = 1 + (SIGNED * 8).div_ceil(6);
 /// The keys of an application: the current one signs, all verify.
 ///
 /// To change keys, deploy with the new one first and the old one as [`previous`](Self::previous); drop the old one
-/// after one absolute timeout. A cookie is signed anew only when it is sent anyway.
+/// after one absolute timeout, or after as long as visitors may be remembered if that is longer: a cookie is signed anew
+/// only when it is sent anyway.
 ///
 /// ```
 /// use redis_session_core::KeyRing;

@@ -204,7 +204,8 @@ pub enum IfNotSaved {
 
 impl RedisSessionLayer {
     /// Keeps sessions in the Redis at `redis://[[user]:password@]host[:port][/database]`; by TLS at `rediss://…` (feature
-    /// `tls`), or at the unix socket `redis+unix:///path`.
+    /// `tls`), or at the unix socket `redis+unix:///path`; in a cluster at `redis-cluster://host[:port][,host[:port]…]`, and behind
+    /// Sentinels at `redis-sentinel://host[:port][,host[:port]…]/name`. [`RedisStore`] says more of them.
     ///
     /// # Errors
     /// `is_config`: the URL or the password is wrong; the text says what to write. `is_unavailable`: Redis cannot be
@@ -214,11 +215,11 @@ impl RedisSessionLayer {
         Ok(Self::with_store(RedisStore::connect(url).await?, keys))
     }
 
-    /// Keeps sessions where a `fred` pool of the application's leads: its server, user, password, database and TLS. The
+    /// Keeps sessions where a `fred` pool of the application's leads: its servers (one, a cluster or Sentinels), user, password, database and TLS. The
     /// pool itself is left alone: sessions need other settings, and get a connection of their own.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect); also `is_config` if it is a pool of a cluster or of Sentinel.
+    /// As [`connect`](Self::connect).
     pub async fn new(pool: &fred::clients::Pool, keys: KeyRing) -> Result<Self, Error> {
         Ok(Self::with_store(RedisStore::from_pool(pool).await?, keys))
     }

@@ -165,7 +165,8 @@ impl<L> RedisSessionLayer<L> {
     /// # fn main() -> Result<(), Error> {
     /// let (acme, globex) = (Tenant::named("acme")?, Tenant::named("globex")?);
     /// let layer = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?).tenants(move |parts| {
-    ///     match parts.uri.host().or(parts.headers.get("host")?.to_str().ok())? {
+    ///     let named = || parts.headers.get("host")?.to_str().ok(); // HTTP/2 has it in the URI
+    ///     match parts.uri.host().or_else(named)?.split(':').next()? {
     ///         "acme.example" => Some(acme.clone()),
     ///         "globex.example" => Some(globex.clone()),
     ///         _ => None,

@@ -73,8 +73,9 @@ impl<L> CsrfToken<L> {
         Ok(Self { handle, pad, source: Ok(Source::Unknown), marker: PhantomData })
     }
 
-    /// All that the layer does, for a request whose token the layer cannot read, as in `multipart/form-data`. The handler's
-    /// route is not under the layer then, and calls this before it does anything.
+    /// What the layer does, for a request whose token the layer cannot read, as in `multipart/form-data`. The handler's
+    /// route is not under the layer then, and calls this before it does anything. Origins that the layer was told of are
+    /// not known here: only the request's own is right.
     ///
     /// # Errors
     /// `is_csrf`: the request comes from another site; or there is a session, and this is not its token.
