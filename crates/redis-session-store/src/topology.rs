@@ -162,14 +162,6 @@ impl Server for Topology {
         }
     }
 
-    fn learn(&self, key: &Bytes, at: Time, sent: Instant) {
-        match self {
-            Self::Single(_, node) => node.clock().learn_millis(at, sent),
-            Self::Cluster(cluster) => cluster.learn(key, at, sent),
-            Self::Sentinels(sentinels) => sentinels.learn(at, sent),
-        }
-    }
-
     fn doubt(&self) {
         match self {
             Self::Single(_, node) => node.doubt(),

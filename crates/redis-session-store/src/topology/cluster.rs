@@ -249,12 +249,6 @@ impl Cluster {
         owner.map_or(moment, |owner| table.clock.by_clock(owner.node.clock(), moment))
     }
 
-    pub(crate) fn learn(&self, key: &Bytes, at: Time, sent: Instant) {
-        if let Some(owner) = self.shared.table.load().owner(redis_keyslot(key)) {
-            owner.node.clock().learn_millis(at, sent);
-        }
-    }
-
     pub(crate) fn doubt(&self) {
         self.shared.table.load().primaries.iter().for_each(|primary| primary.node.doubt());
     }

@@ -217,12 +217,6 @@ impl Sentinels {
         self.shared.primary.load().as_ref()?.node.clock().now()
     }
 
-    pub(crate) fn learn(&self, at: Time, sent: Instant) {
-        if let Some(primary) = &*self.shared.primary.load() {
-            primary.node.clock().learn_millis(at, sent);
-        }
-    }
-
     pub(crate) fn doubt(&self) {
         if let Some(primary) = &*self.shared.primary.load() {
             primary.node.doubt();
