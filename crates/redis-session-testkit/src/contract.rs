@@ -40,7 +40,7 @@ where
     let advance = |time| -> BoxFuture<'static, ()> { Box::pin(advance(time)) };
     let bench = Bench { store: &store, advance: &advance };
     let mut failed = Vec::new();
-    for (name, case) in CASES.iter().chain(people::CASES) {
+    for (name, case) in CASES.iter().chain(durable::CASES).chain(people::CASES) {
         if let Err(Broken(how)) = case(&bench).await {
             failed.push(format!("{name}: {how}"));
         }
@@ -64,6 +64,7 @@ macro_rules! cases {
     ($($case:ident,)*) => { &[$((stringify!($case), |bench| Box::pin($case(bench)))),*] };
 }
 
+mod durable;
 mod people;
 
 const CASES: &[(&str, Case)] = cases![
