@@ -229,7 +229,11 @@ impl Cluster {
             if let Some(member) = table.primaries.iter().find(|primary| primary.is_well()) {
                 match member.node.time(by).await {
                     Err(Failure::NotSent(_)) => {}
-                    answer => return answer.map(|time| table.clock.now().unwrap_or(time)),
+                    answer => {
+                        let time = answer?;
+                        self.shared.begin_to_tell_time_by(member);
+                        return Ok(self.now().unwrap_or(time));
+                    }
                 }
             }
             self.shared.look.notify_one();
@@ -306,6 +310,19 @@ impl Shared {
             }
         };
         self.member(&self.way.reached_at(address)).map_err(told).ok()
+    }
+
+    /// Unless the time is told by another one already: the table may be older than every server's first word of it.
+    fn begin_to_tell_time_by(&self, member: &Member) {
+        if !self.table.load().clock.is_known() {
+            self.table.rcu(|table| {
+                let mut table = Table::clone(table);
+                if !table.clock.is_known() {
+                    table.clock = member.node.clock().clone();
+                }
+                table
+            });
+        }
     }
 
     /// Goes where `MOVED` or `ASK` points to.

@@ -154,6 +154,43 @@ async fn a_slot_on_its_way_is_served_from_both_sides() {
     }
 }
 
+/// So it is by TLS, for one, where a connection takes a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_is_told_from_the_first_answer_on_also_where_the_servers_were_known_before() {
+    let cluster = Cluster::options().primaries(1).replicas(0).start();
+    let proxy = Proxy::start(cluster.nodes()[0].address());
+    let port = proxy.address().port();
+    proxy.fault(|command| match command.name() {
+        "TIME" => Action::Answer(b"-LOADING not yet\r\n".to_vec()),
+        _ => Action::Pass,
+    });
+    let store = RedisStore::options(&format!("redis-cluster://127.0.0.1:{port}"))
+        .map_address(move |host, _| (host.to_owned(), port))
+        .deadline(SECOND * 10)
+        .start_without_redis()
+        .connect()
+        .await
+        .unwrap();
+    let visitor = Visitor::new();
+    let knows_the_servers =
+        async || store.load(&visitor.key).await.is_err_and(|error| error.to_string().contains("LOADING"));
+    until("the servers", knows_the_servers).await;
+    let looks = || proxy.count("CLUSTER");
+    let mut seen = looks();
+    // All is well, and nobody looks for the next seconds.
+    loop {
+        tokio::time::sleep(SECOND / 5).await;
+        let before = std::mem::replace(&mut seen, looks());
+        if before == seen {
+            break;
+        }
+    }
+    proxy.clear_faults();
+    assert!(store.load(&visitor.key).await.unwrap().is_none());
+    assert!(store.now().is_some());
+    assert_eq!(looks(), seen, "nobody looked meanwhile");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_tells_the_time_of_the_server_that_gave_it_and_of_no_other() {
     let cluster = Cluster::options().primaries(2).replicas(0).start();
