@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fred::util::redis_keyslot;
-use futures_util::future::select_ok;
 use redis_session_core::{Error, Kind, Time};
 use tokio::sync::Notify;
 
 use super::patience::{Absence, Patience};
 use super::slots::{SLOTS, View};
-use super::{ANSWER, OTHERS, gather, is_news};
+use super::{ANSWER, OTHERS, any, gather, is_news};
 use crate::clock::ServerClock;
 use crate::node::{AbortOnDrop, Answer, Ask, Node};
 use crate::server::{Elsewhere, Failure};
@@ -487,6 +486,5 @@ async fn look_after(shared: Arc<Shared>) {
 /// Tells what is wrong with the seeds, if none of them answers.
 async fn check_seeds(way: &Way, settings: &Settings) -> Result<(), Error> {
     let targets = way.seeds.iter().map(|seed| way.target.at(seed)).collect::<Result<Vec<_>, _>>()?;
-    let probes: Vec<_> = targets.iter().map(|target| Box::pin(probe(target, settings, "TIME"))).collect();
-    select_ok(probes).await.map(drop)
+    any(targets.iter().map(|target| probe(target, settings, "TIME"))).await
 }
