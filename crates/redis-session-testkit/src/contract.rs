@@ -781,17 +781,25 @@ async fn an_idle_session_goes(bench: &Bench<'_>) -> Outcome {
     session.holds("a new one at the key", &[("b", "2")]).await
 }
 
+/// Where the time is a server's, a busy machine may be late for the first touch: then there is more time for a second try.
 async fn a_touched_session_stays(bench: &Bench<'_>) -> Outcome {
+    match stays_by_touches(bench, 500).await {
+        Err(Broken(_)) => stays_by_touches(bench, 2000).await,
+        stays => stays,
+    }
+}
+
+async fn stays_by_touches(bench: &Bench<'_>, ms: u64) -> Outcome {
     let session = bench.session()?;
-    let life = idle(500);
+    let life = idle(ms);
     let first = session.born_with(life, &[]).await?;
-    bench.advance(350).await;
+    bench.advance(ms * 7 / 10).await;
     session.saved(&Save { life, ..session.touch(first).await? }).await?;
-    bench.advance(350).await;
+    bench.advance(ms * 7 / 10).await;
     session.saved(&Save { life, ..session.merge(first, Changes::default()).await? }).await?;
-    bench.advance(350).await;
+    bench.advance(ms * 7 / 10).await;
     session.record().await?;
-    bench.advance(400).await;
+    bench.advance(ms * 8 / 10).await;
     is("load", session.load().await?, None)
 }
 
