@@ -45,11 +45,6 @@ impl ServerClock {
         self.micros().map(|micros| Time::from_millis(u64::try_from(micros / 1000).unwrap_or(0)))
     }
 
-    /// The same from what a script told, in milliseconds.
-    pub(crate) fn learn_millis(&self, at: Time, sent: Instant) {
-        self.learn(i64::try_from(at.as_millis()).unwrap_or(i64::MAX).saturating_mul(1000), sent);
-    }
-
     /// A moment of this clock by another one. The same where one of them is not known.
     pub(crate) fn by_clock(&self, other: &Self, moment: Time) -> Time {
         let (ours, theirs) = (self.micros(), other.micros());

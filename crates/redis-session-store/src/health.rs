@@ -13,10 +13,14 @@ use crate::server::Failure;
 const SILENT: u32 = 3;
 /// The least time between two looks: what is asked for in between is looked at together.
 const BREATH: Duration = Duration::from_millis(10);
+/// A health check is not less patient than this, however short the deadline of an operation is.
+const LEAST: Duration = Duration::from_millis(50);
+/// A silent server is known after this, where that is sooner than a third of the deadline.
+const USUAL: Duration = Duration::from_secs(1);
 
 /// The health of one connection's server. Closed (well) at first.
 pub(crate) struct Health {
-    /// How long a health check may take. An answer that is slower than the deadline of an operation is of no use to any.
+    /// How long a health check may take.
     pub(crate) patience: Duration,
     /// Commands in a row that waited for so long in vain.
     silent: AtomicU32,
@@ -28,9 +32,11 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// For operations with this deadline.
+    /// For operations with this deadline. An answer that is slower than that is of no use to any. Who has more time than
+    /// usual waits for a busy machine; two checks in vain, after which the connection is made anew, leave him a third of it
+    /// to ask again.
     pub(crate) fn new(deadline: Duration) -> Self {
-        let patience = deadline.clamp(Duration::from_millis(50), Duration::from_secs(1));
+        let patience = (deadline / 3).max(deadline.clamp(LEAST, USUAL));
         let (silent, open, doubted) = (AtomicU32::new(0), AtomicBool::new(false), AtomicBool::new(false));
         Self { patience, silent, open, doubted, look: Notify::new() }
     }
@@ -156,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_health_check_may_take_as_long_as_an_operation_within_bounds() {
-        let table = [(10, 50), (250, 250), (900, 900), (30_000, 1000)];
+        let table = [(10, 50), (250, 250), (900, 900), (1000, 1000), (3000, 1000), (12_000, 4000), (30_000, 10_000)];
         for (deadline, patience) in table {
             assert_eq!(Health::new(Duration::from_millis(deadline)).patience, Duration::from_millis(patience));
         }

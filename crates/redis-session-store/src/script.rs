@@ -256,17 +256,6 @@ fn not_reserved(name: &Bytes) -> Result<&Bytes, Error> {
     }
 }
 
-/// Redis's time, where the reply says that a write was late.
-pub(crate) fn late(reply: &Reply) -> Option<Time> {
-    match reply {
-        Reply::List(parts) => match parts.as_slice() {
-            [_, Reply::Text(word), Reply::Number(now)] if word == "late" => time(*now),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
 /// What a reply to `create.lua` says.
 pub(crate) fn created(reply: Reply, key: &Bytes) -> Result<Created, Error> {
     match open(reply, key)? {
@@ -595,14 +584,11 @@ mod tests {
         for (parts, wanted) in ends {
             assert_eq!(ended(words(&parts), &key, &session()).unwrap(), wanted);
         }
-        assert_eq!(late(&words(&[text("late"), Reply::Number(5)])), Some(at));
-        assert_eq!(late(&words(&[text("saved"), Reply::Number(5)])), None);
     }
 
     /// What is wrong with a reply, taken as one of each script's.
     fn errors(reply: &Reply) -> Vec<Error> {
         let (key, session) = (Bytes::from(KEY), session());
-        let _ = late(reply);
         let all = [
             saved(reply.clone(), &key, &session).err(),
             created(reply.clone(), &key).err(),

@@ -20,7 +20,8 @@ pub(crate) trait Server: Send + Sync + 'static {
     /// `HGETALL`.
     fn hgetall(&self, key: &Bytes, by: Instant) -> impl Future<Output = Result<Pairs, Failure>> + Send;
 
-    /// A script on one key; then, where that is asked for, waits for replicas on the same connection.
+    /// A script on one key; then, where that is asked for, waits for replicas on the same connection. An answer that it
+    /// came too late feeds the clock of the server that gave it: perhaps it was ours that is wrong.
     fn script(
         &self,
         script: &'static Script,
@@ -55,9 +56,6 @@ pub(crate) trait Server: Send + Sync + 'static {
 
     /// This moment of [`now`](Self::now)'s clock by the clock of the server that has the key.
     fn by_clock_of(&self, key: &Bytes, moment: Time) -> Time;
-
-    /// The server that has the key showed `at` at some moment between `sent` and now.
-    fn learn(&self, key: &Bytes, at: Time, sent: Instant);
 
     /// A reply was not one to its command, or its record was another key's. Looks in the background whether connections
     /// are still in step, and remakes those that are not.

@@ -115,12 +115,7 @@ impl<S: Server> Operations<S> {
         self.know_the_time(sent + self.deadline).await?;
         let by = sent + self.deadline + wait.map_or(Duration::ZERO, |wait| wait.within);
         let answer = self.server.script(script, key, args, wait, by).await;
-        let (reply, copies) = self.checked(answer.map_err(Failure::of_write))?;
-        if let Some(now) = script::late(&reply) {
-            // Perhaps it is our clock that is wrong: the caller's next try is by the right one.
-            self.server.learn(key, now, sent);
-        }
-        Ok((reply, copies))
+        self.checked(answer.map_err(Failure::of_write))
     }
 
     /// Whoever goes on from here has a clock to say until when a write may run, and what is past its deadline.
@@ -240,10 +235,6 @@ mod tests {
             moment + self.ahead
         }
 
-        fn learn(&self, _: &Bytes, at: Time, sent: Instant) {
-            self.clock.learn_millis(at, sent);
-        }
-
         fn doubt(&self) {
             self.asked("doubt");
         }
@@ -307,18 +298,6 @@ mod tests {
             let doubted = if kind == "Corrupt" { &["EVALSHA", "doubt"][..] } else { &["EVALSHA"] };
             assert_eq!(*operations.server.asked.lock().unwrap(), doubted, "{what}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_late_write_sets_the_clock() {
-        let session = session();
-        let key = Reply::Text(format!("sess:{}", session.to_text()).into());
-        let now = 1_800_000_100_000;
-        let late = Reply::List(vec![key, Reply::Text("late".into()), Reply::Number(now)]);
-        let operations = operations(Scripted { scripts: vec![Ok(late)].into(), ..Scripted::default() });
-        assert_eq!(operations.end(&session, &end(), None).await.unwrap().outcome, Ended::Late);
-        let shown = operations.server.clock.now().unwrap().as_millis();
-        assert!(shown.abs_diff(now as u64) < 50, "{shown}");
     }
 
     #[tokio::test]

@@ -162,14 +162,6 @@ impl Server for Topology {
         }
     }
 
-    fn learn(&self, key: &Bytes, at: Time, sent: Instant) {
-        match self {
-            Self::Single(_, node) => node.clock().learn_millis(at, sent),
-            Self::Cluster(cluster) => cluster.learn(key, at, sent),
-            Self::Sentinels(sentinels) => sentinels.learn(at, sent),
-        }
-    }
-
     fn doubt(&self) {
         match self {
             Self::Single(_, node) => node.doubt(),
@@ -191,4 +183,43 @@ async fn gather<T>(others: Duration, answers: impl Iterator<Item = impl Future<O
         }
     }
     gathered
+}
+
+/// Whether one of several is well. Of what is wrong with them a setting says more than a server that is away.
+async fn any(probes: impl Iterator<Item = impl Future<Output = Result<(), Error>>>) -> Result<(), Error> {
+    let mut probes: FuturesUnordered<_> = probes.collect();
+    let mut wrong = None;
+    while let Some(answer) = probes.next().await {
+        match answer {
+            Ok(()) => return Ok(()),
+            Err(error) if wrong.is_none() || error.is_config() => wrong = Some(error),
+            Err(_) => {}
+        }
+    }
+    wrong.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use redis_session_core::Kind;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_is_well_is_enough_and_of_errors_a_setting_is_told() {
+        let (well, away, wrong) = (None, Some(Kind::Unavailable), Some(Kind::Config));
+        let table = [
+            ([well, away, wrong], None),
+            ([away, wrong, well], None),
+            ([away, wrong, away], wrong),
+            ([wrong, away, away], wrong),
+            ([away, away, away], away),
+        ];
+        for (probes, wanted) in table {
+            let what = format!("{probes:?}");
+            let answers =
+                probes.into_iter().map(async |probe| probe.map_or(Ok(()), |kind| Err(Error::new(kind, "it"))));
+            assert_eq!(any(answers).await.err().map(|error| error.kind()), wanted, "{what}");
+        }
+    }
 }

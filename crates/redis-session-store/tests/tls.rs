@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use redis_session_core::Error;
+use redis_session_core::{Create, Created, Error, Fields, Life, Random, SessionId, Store, Time, Token, WishChange};
 use redis_session_store::{RedisStore, RedisStoreOptions, Tls, fred};
-use redis_session_testkit::{Authority, Identity, RedisServer, store_contract};
+use redis_session_testkit::{Authority, Cluster, Identity, RedisOptions, RedisServer, Sentinels, store_contract};
 
 const HERE: &str = "127.0.0.1";
 
@@ -136,4 +136,89 @@ async fn a_pool_with_tls_gives_it_to_the_store_and_counts_as_guarded() {
     config.tls = Some(client.with_root_certificates(roots).with_no_client_auth().into());
     let pool = fred::types::Builder::from_config(config).build_pool(1).unwrap();
     RedisStore::pool_options(&pool).refuse_plain_tcp().connect().await.unwrap().ping().await.unwrap();
+}
+
+/// Writes and reads sessions: enough for some to be on each server.
+async fn serves(store: &RedisStore) {
+    for _ in 0..30 {
+        let id = SessionId::random(&Random::system()).unwrap();
+        let (key, token) = (id.key(&"main".into()), Token::random(&Random::system()).unwrap());
+        let (life, wish) = (Life { idle: 600_000, absolute: 3_600_000, touch: 60_000 }, WishChange::default());
+        let (not_after, proof, fields) = (Time::MAX, id.proof(), Fields::from_pairs(Vec::new()));
+        let create = Create { token, not_after, proof, life, wish, login: None, fields };
+        assert!(matches!(store.create(&key, &create).await.unwrap(), Created::Created { .. }));
+        assert!(store.load(&key).await.unwrap().is_some());
+    }
+}
+
+/// Servers that let in nobody without a certificate, each other included.
+fn strict(server: &Identity, authority: &Authority) -> impl Fn(RedisOptions) -> RedisOptions {
+    move |options| options.tls(server, authority).only_clients_with_certificates()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r78_the_store_keeps_its_contract_on_a_cluster_that_speaks_tls_also_after_a_failover() {
+    let authority = Authority::new();
+    let cluster = Cluster::options().start_with(strict(&authority.server(HERE), &authority));
+    let ours = authority.client("shop");
+    let tls = Tls::default().ca(authority.pem()).identity(ours.certificate, ours.key);
+    let store = patient(&cluster.tls_url(), tls).refuse_plain_tcp().connect().await.unwrap();
+    store_contract(store.clone(), tokio::time::sleep).await;
+    cluster.failover("any key");
+    serves(&store).await;
+
+    let error = refused(&cluster.tls_url(), Tls::default().ca(authority.pem())).await;
+    assert!(error.is_config() && error.to_string().contains("asks for a certificate of ours"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r78_the_store_keeps_its_contract_behind_sentinels_that_speak_tls_also_after_a_failover() {
+    let authority = Authority::new();
+    let redis = Sentinels::options().start_with(strict(&authority.server(HERE), &authority));
+    let ours = authority.client("shop");
+    let tls = Tls::default().ca(authority.pem()).identity(ours.certificate, ours.key);
+    let store = patient(&redis.tls_url(), tls).refuse_plain_tcp().connect().await.unwrap();
+    store_contract(store.clone(), tokio::time::sleep).await;
+    redis.failover();
+    serves(&store).await;
+
+    let error = refused(&redis.tls_url(), Tls::default().ca(authority.pem())).await;
+    assert!(error.is_config() && error.to_string().contains("asks for a certificate of ours"), "{error:?}");
+}
+
+/// Servers announce addresses, and their certificates are for names.
+#[tokio::test(flavor = "multi_thread")]
+async fn r78_servers_that_others_name_are_checked_for_the_name_by_which_they_are_reached() {
+    let authority = Authority::new();
+    let server = authority.server("localhost");
+    let cluster = Cluster::options().primaries(2).replicas(0).start_with(strict(&server, &authority));
+    let sentinels = Sentinels::options().replicas(1).sentinels(1).start_with(strict(&server, &authority));
+    let ours = authority.client("shop");
+    let trusted = || Tls::default().ca(authority.pem()).identity(ours.certificate.clone(), ours.key.clone());
+    for by_address in [cluster.tls_url(), sentinels.tls_url()] {
+        let error = refused(&by_address, trusted()).await;
+        assert!(error.is_config() && error.to_string().contains("for another name"), "{error:?}");
+        // The same for all of them.
+        let named = patient(&by_address, trusted().server_name("localhost")).connect().await.unwrap();
+        serves(&named).await;
+
+        let by_name = by_address.replace(HERE, "localhost");
+        let impatient = patient(&by_name, trusted()).connect_deadline(Duration::from_secs(1));
+        let error = impatient.connect().await.unwrap_err();
+        assert!(error.is_unavailable() && error.to_string().contains("map_address"), "{error:?}");
+        let mapped = patient(&by_name, trusted()).map_address(|_, port| ("localhost".to_owned(), port));
+        serves(&mapped.connect().await.unwrap()).await;
+    }
+
+    for node in cluster.nodes() {
+        node.run(&["CONFIG", "SET", "cluster-announce-hostname", "localhost"]);
+        node.run(&["CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname"]);
+    }
+    let begun = Instant::now();
+    while cluster.nodes().iter().any(|node| node.run(&["CLUSTER", "NODES"]).text().matches(",localhost").count() < 2) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the nodes do not get to know each other's names");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let store = patient(&cluster.tls_url().replace(HERE, "localhost"), trusted()).connect().await.unwrap();
+    serves(&store).await;
 }

@@ -169,13 +169,19 @@ impl Cluster {
     #[must_use]
     pub fn url(&self) -> String {
         let credentials = self.nodes[0].password().map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("redis-cluster://{credentials}{}", hosts(&self.nodes))
+        format!("redis-cluster://{credentials}{}", hosts(&self.nodes, RedisServer::port))
+    }
+
+    /// The address by TLS: `rediss-cluster://HOST:PORT,HOST:PORT,…`; panics if the nodes were not started with it.
+    #[must_use]
+    pub fn tls_url(&self) -> String {
+        format!("rediss-cluster://{}", hosts(&self.nodes, RedisServer::tls_port))
     }
 
     /// The same for a user.
     #[must_use]
     pub fn url_of(&self, user: &str, password: &str) -> String {
-        format!("redis-cluster://{user}:{password}@{}", hosts(&self.nodes))
+        format!("redis-cluster://{user}:{password}@{}", hosts(&self.nodes, RedisServer::port))
     }
 
     /// The nodes: those that were started as primaries first, in the order of their slots, then their replicas in the
@@ -357,7 +363,7 @@ impl SlotMove<'_> {
     }
 
     fn migrate(&self, keys: &[&[u8]]) {
-        let port = self.to.port().to_string();
+        let port = self.to.announced_port().to_string();
         let mut command: Vec<&[u8]> = vec![b"MIGRATE", b"127.0.0.1", port.as_bytes(), b"", b"0", b"5000"];
         if let Some(password) = self.to.password() {
             command.extend([&b"AUTH"[..], password.as_bytes()]);

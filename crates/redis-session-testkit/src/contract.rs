@@ -40,7 +40,7 @@ where
     let advance = |time| -> BoxFuture<'static, ()> { Box::pin(advance(time)) };
     let bench = Bench { store: &store, advance: &advance };
     let mut failed = Vec::new();
-    for (name, case) in CASES.iter().chain(people::CASES) {
+    for (name, case) in CASES.iter().chain(durable::CASES).chain(people::CASES) {
         if let Err(Broken(how)) = case(&bench).await {
             failed.push(format!("{name}: {how}"));
         }
@@ -64,6 +64,7 @@ macro_rules! cases {
     ($($case:ident,)*) => { &[$((stringify!($case), |bench| Box::pin($case(bench)))),*] };
 }
 
+mod durable;
 mod people;
 
 const CASES: &[(&str, Case)] = cases![
@@ -780,17 +781,25 @@ async fn an_idle_session_goes(bench: &Bench<'_>) -> Outcome {
     session.holds("a new one at the key", &[("b", "2")]).await
 }
 
+/// Where the time is a server's, a busy machine may be late for the first touch: then there is more time for a second try.
 async fn a_touched_session_stays(bench: &Bench<'_>) -> Outcome {
+    match stays_by_touches(bench, 500).await {
+        Err(Broken(_)) => stays_by_touches(bench, 2000).await,
+        stays => stays,
+    }
+}
+
+async fn stays_by_touches(bench: &Bench<'_>, ms: u64) -> Outcome {
     let session = bench.session()?;
-    let life = idle(500);
+    let life = idle(ms);
     let first = session.born_with(life, &[]).await?;
-    bench.advance(350).await;
+    bench.advance(ms * 7 / 10).await;
     session.saved(&Save { life, ..session.touch(first).await? }).await?;
-    bench.advance(350).await;
+    bench.advance(ms * 7 / 10).await;
     session.saved(&Save { life, ..session.merge(first, Changes::default()).await? }).await?;
-    bench.advance(350).await;
+    bench.advance(ms * 7 / 10).await;
     session.record().await?;
-    bench.advance(400).await;
+    bench.advance(ms * 8 / 10).await;
     is("load", session.load().await?, None)
 }
 

@@ -49,6 +49,8 @@ pub struct RedisServer {
     port: u16,
     /// `None`: it speaks no TLS.
     tls_port: Option<u16>,
+    /// Its settings of TLS.
+    tls: Vec<(String, String)>,
     /// `None`: it is no node of a cluster.
     bus_port: Option<u16>,
     /// Of the default user. `None`: it takes none.
@@ -120,7 +122,8 @@ impl RedisOptions {
     }
 
     /// Speaks TLS too, on a port of its own ([`RedisServer::tls_url`]), and shows this certificate. A client need not
-    /// show one; if it does, it must be one of these authority's.
+    /// show one; if it does, it must be one of these authority's. Servers of a topology speak TLS to each other, and show
+    /// these certificates on both sides: there the authority must be the one of the servers.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, server: &crate::Identity, clients: &crate::Authority) -> Self {
         self.tls = true;
@@ -129,13 +132,23 @@ impl RedisOptions {
             ("tls-key-file", "server.key", server.key.clone()),
             ("tls-ca-cert-file", "clients.crt", clients.pem()),
         ];
-        let mut options = self.setting("tls-auth-clients", "optional");
+        let mut options = self
+            .setting("tls-auth-clients", "optional")
+            .setting("tls-replication", "yes")
+            .setting("tls-cluster", "yes");
         for (setting, name, text) in files {
             let path = options.dir.path().join(name);
             fs::write(&path, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
             options = options.setting(setting, &quoted(&path.to_string_lossy()));
         }
         options
+    }
+
+    /// TLS as this server has it, if it has. Its files are that one's, which must live longer.
+    pub(crate) fn tls_as(mut self, other: &RedisServer) -> Self {
+        self.tls = other.tls_port.is_some();
+        self.settings.extend(other.tls.iter().cloned());
+        self
     }
 
     /// Lets nobody in by TLS who shows no certificate (`tls-auth-clients yes`).
@@ -149,7 +162,8 @@ impl RedisOptions {
     pub fn start(self) -> RedisServer {
         let Self { settings, dir, password, tls, kind } = self;
         let (tls_port, bus_port, state) = (None, None, Mutex::default());
-        let mut server = RedisServer { port: 0, tls_port, bus_port, password, kind, state, dir };
+        let of_tls = settings.iter().filter(|(name, _)| name.starts_with("tls-")).cloned().collect();
+        let mut server = RedisServer { port: 0, tls_port, tls: of_tls, bus_port, password, kind, state, dir };
         for _ in 0..50 {
             server.port = free_port();
             server.tls_port = tls.then(free_port);
@@ -450,6 +464,11 @@ impl RedisServer {
     /// The password of its default user.
     pub(crate) fn password(&self) -> Option<&str> {
         self.password.as_deref()
+    }
+
+    /// The port at which other servers reach it, and which it announces to them.
+    pub(crate) fn announced_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
     }
 
     /// The port on which the nodes of a cluster speak to each other.

@@ -43,7 +43,7 @@ impl Replicas {
         let servers = start_all((0..=replicas).map(|_| configure(replicating(RedisServer::options()))));
         let this = Self { servers };
         for replica in this.replicas() {
-            replica.run(&["REPLICAOF", "127.0.0.1", &this.primary().port().to_string()]);
+            replica.run(&["REPLICAOF", "127.0.0.1", &this.primary().announced_port().to_string()]);
             // Kept for a restart.
             replica.run(&["CONFIG", "REWRITE"]);
         }

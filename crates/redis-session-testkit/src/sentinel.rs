@@ -80,7 +80,8 @@ impl SentinelOptions {
         self.start_with(|options| options)
     }
 
-    /// The same with settings for each server that holds data: a [password](RedisOptions::password), users, TLS.
+    /// The same with settings for each server that holds data: a [password](RedisOptions::password), users, TLS. The
+    /// sentinels have the TLS of the first one.
     #[must_use]
     pub fn start_with(self, configure: impl Fn(RedisOptions) -> RedisOptions) -> Sentinels {
         let redis = Replicas::start_with(self.replicas, configure);
@@ -94,9 +95,9 @@ impl SentinelOptions {
 
     fn sentinel(&self, primary: &RedisServer) -> RedisOptions {
         let quorum = self.sentinels / 2 + 1;
-        let mut options = RedisServer::options().kind(Kind::Sentinel);
+        let mut options = RedisServer::options().kind(Kind::Sentinel).tls_as(primary);
         options = options
-            .setting("sentinel", &format!("monitor {NAME} 127.0.0.1 {} {quorum}", primary.port()))
+            .setting("sentinel", &format!("monitor {NAME} 127.0.0.1 {} {quorum}", primary.announced_port()))
             .setting("sentinel", &format!("down-after-milliseconds {NAME} {}", self.down_after.as_millis()))
             // Also the time until a failover that came to nothing is tried again (twice this).
             .setting("sentinel", &format!("failover-timeout {NAME} 5000"))
@@ -146,6 +147,12 @@ impl Sentinels {
         self.url_with(&credentials)
     }
 
+    /// The address by TLS: `rediss-sentinel://HOST:PORT,HOST:PORT,…/NAME`; panics if they were not started with it.
+    #[must_use]
+    pub fn tls_url(&self) -> String {
+        format!("rediss-sentinel://{}/{NAME}", hosts(&self.sentinels, RedisServer::tls_port))
+    }
+
     /// The same for a user of the data's servers.
     #[must_use]
     pub fn url_of(&self, user: &str, password: &str) -> String {
@@ -153,7 +160,7 @@ impl Sentinels {
     }
 
     fn url_with(&self, credentials: &str) -> String {
-        format!("redis-sentinel://{credentials}{}/{NAME}", hosts(&self.sentinels))
+        format!("redis-sentinel://{credentials}{}/{NAME}", hosts(&self.sentinels, RedisServer::port))
     }
 
     /// The password of the sentinels themselves, which the URL does not say. `None`: they take none.
@@ -227,7 +234,7 @@ impl Sentinels {
         let port = ports.next()??;
         let same = ports.all(|other| other == Some(port));
         let mut servers = self.servers().iter();
-        servers.find(|server| same && i64::from(server.port()) == port && says(server, RoleKind::Primary))
+        servers.find(|server| same && i64::from(server.announced_port()) == port && says(server, RoleKind::Primary))
     }
 }
 
@@ -236,7 +243,7 @@ fn says(server: &RedisServer, kind: RoleKind) -> bool {
 }
 
 /// Their addresses, as URLs of several hosts have them.
-pub(crate) fn hosts(servers: &[RedisServer]) -> String {
-    let hosts: Vec<_> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
+pub(crate) fn hosts(servers: &[RedisServer], port: fn(&RedisServer) -> u16) -> String {
+    let hosts: Vec<_> = servers.iter().map(|server| format!("127.0.0.1:{}", port(server))).collect();
     hosts.join(",")
 }

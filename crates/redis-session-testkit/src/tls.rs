@@ -43,10 +43,12 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A certificate for the server of this name or address.
+    /// A certificate for the server of this name or address, with which it also comes to other servers.
     #[must_use]
     pub fn server(&self, name: &str) -> Identity {
-        self.sign(params(name, ExtendedKeyUsagePurpose::ServerAuth))
+        let mut params = params(name, ExtendedKeyUsagePurpose::ServerAuth);
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        self.sign(params)
     }
 
     /// The same, whose time was over long ago.

@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fred::util::redis_keyslot;
-use futures_util::future::select_ok;
 use redis_session_core::{Error, Kind, Time};
 use tokio::sync::Notify;
 
 use super::patience::{Absence, Patience};
 use super::slots::{SLOTS, View};
-use super::{ANSWER, OTHERS, gather, is_news};
+use super::{ANSWER, OTHERS, any, gather, is_news};
 use crate::clock::ServerClock;
 use crate::node::{AbortOnDrop, Answer, Ask, Node};
 use crate::server::{Elsewhere, Failure};
@@ -229,7 +228,11 @@ impl Cluster {
             if let Some(member) = table.primaries.iter().find(|primary| primary.is_well()) {
                 match member.node.time(by).await {
                     Err(Failure::NotSent(_)) => {}
-                    answer => return answer.map(|time| table.clock.now().unwrap_or(time)),
+                    answer => {
+                        let time = answer?;
+                        self.shared.begin_to_tell_time_by(member);
+                        return Ok(self.now().unwrap_or(time));
+                    }
                 }
             }
             self.shared.look.notify_one();
@@ -247,12 +250,6 @@ impl Cluster {
         let table = self.shared.table.load();
         let owner = table.owner(redis_keyslot(key));
         owner.map_or(moment, |owner| table.clock.by_clock(owner.node.clock(), moment))
-    }
-
-    pub(crate) fn learn(&self, key: &Bytes, at: Time, sent: Instant) {
-        if let Some(owner) = self.shared.table.load().owner(redis_keyslot(key)) {
-            owner.node.clock().learn_millis(at, sent);
-        }
     }
 
     pub(crate) fn doubt(&self) {
@@ -312,6 +309,19 @@ impl Shared {
             }
         };
         self.member(&self.way.reached_at(address)).map_err(told).ok()
+    }
+
+    /// Unless the time is told by another one already: the table may be older than every server's first word of it.
+    fn begin_to_tell_time_by(&self, member: &Member) {
+        if !self.table.load().clock.is_known() {
+            self.table.rcu(|table| {
+                let mut table = Table::clone(table);
+                if !table.clock.is_known() {
+                    table.clock = member.node.clock().clone();
+                }
+                table
+            });
+        }
     }
 
     /// Goes where `MOVED` or `ASK` points to.
@@ -476,6 +486,5 @@ async fn look_after(shared: Arc<Shared>) {
 /// Tells what is wrong with the seeds, if none of them answers.
 async fn check_seeds(way: &Way, settings: &Settings) -> Result<(), Error> {
     let targets = way.seeds.iter().map(|seed| way.target.at(seed)).collect::<Result<Vec<_>, _>>()?;
-    let probes: Vec<_> = targets.iter().map(|target| Box::pin(probe(target, settings, "TIME"))).collect();
-    select_ok(probes).await.map(drop)
+    any(targets.iter().map(|target| probe(target, settings, "TIME"))).await
 }

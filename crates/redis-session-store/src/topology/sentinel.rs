@@ -13,13 +13,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::future::select_ok;
 use futures_util::stream::FuturesUnordered;
 use redis_session_core::{Error, Kind, Time};
 use tokio::sync::Notify;
 
 use super::patience::{Absence, Patience};
-use super::{ANSWER, OTHERS, gather, is_news};
+use super::{ANSWER, OTHERS, any, gather, is_news};
 use crate::node::{AbortOnDrop, Answer, Ask, Node};
 use crate::server::{Failure, Reply};
 use crate::subscription::{Heard, Subscription};
@@ -127,8 +126,7 @@ impl Sentinels {
     ) -> Result<Self, Error> {
         if wait_by.is_some() {
             let targets = way.seeds.iter().map(|seed| way.sentinel_at(seed)).collect::<Result<Vec<_>, _>>()?;
-            let probes: Vec<_> = targets.iter().map(|target| Box::pin(probe(target, settings, "PING"))).collect();
-            select_ok(probes).await?;
+            any(targets.iter().map(|target| probe(target, settings, "PING"))).await?;
         }
         let shared = Arc::new(Shared {
             way: way.clone(),
@@ -215,12 +213,6 @@ impl Sentinels {
 
     pub(crate) fn now(&self) -> Option<Time> {
         self.shared.primary.load().as_ref()?.node.clock().now()
-    }
-
-    pub(crate) fn learn(&self, at: Time, sent: Instant) {
-        if let Some(primary) = &*self.shared.primary.load() {
-            primary.node.clock().learn_millis(at, sent);
-        }
     }
 
     pub(crate) fn doubt(&self) {

@@ -207,12 +207,36 @@ async fn of_two_connections_the_one_that_is_well_serves() {
 async fn a_redis_that_is_slow_but_within_the_deadline_serves() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.address());
-    let store = RedisStore::options(&proxy.url()).deadline(Duration::from_secs(5)).connect().await.unwrap();
+    // Slower than the default deadline, which is not theirs; and than a second, for who has ten.
+    for (deadline, takes) in [(5000, 300), (10_000, 1500)] {
+        let store =
+            RedisStore::options(&proxy.url()).deadline(Duration::from_millis(deadline)).connect().await.unwrap();
+        let visitor = Visitor::new();
+        visitor.born(&store, &[("a", "1")]).await;
+        proxy.fault(move |_| Action::Delay(Duration::from_millis(takes)));
+        for _ in 0..3 {
+            assert!(store.load(&visitor.key).await.unwrap().is_some());
+        }
+        proxy.clear_faults();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_redis_is_frozen_is_known_within_the_deadline_also_where_that_is_long() {
+    let redis = RedisServer::start();
+    let deadline = Duration::from_secs(6);
+    let store = RedisStore::options(&redis.url()).deadline(deadline).connect().await.unwrap();
     let visitor = Visitor::new();
     visitor.born(&store, &[("a", "1")]).await;
-    // Slower than the default deadline, which is not this one's.
-    proxy.fault(|_| Action::Delay(Duration::from_millis(300)));
-    for _ in 0..5 {
-        assert!(store.load(&visitor.key).await.unwrap().is_some());
-    }
+    redis.pause();
+    let begun = Instant::now();
+    let told = async || {
+        let asked = Instant::now();
+        let answer = tokio::time::timeout(Duration::from_millis(100), store.load(&visitor.key)).await;
+        answer.is_ok_and(|answer| answer.is_err()) && asked.elapsed() < Duration::from_millis(50)
+    };
+    until("an answer at once", told).await;
+    assert!(begun.elapsed() < deadline, "{:?}", begun.elapsed());
+    redis.resume();
+    until("the recovery", async || store.load(&visitor.key).await.is_ok()).await;
 }

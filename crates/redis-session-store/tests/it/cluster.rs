@@ -2,14 +2,14 @@
 
 #![allow(clippy::print_stdout)] // figures
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis_session_core::{Ended, PageMark, Store, Stored};
 use redis_session_store::RedisStore;
-use redis_session_testkit::{Cluster, RedisServer, store_contract};
+use redis_session_testkit::{Action, Cluster, Proxy, RedisServer, store_contract};
 
 use crate::load::{Load, Seen};
 use crate::{Visitor, destroy, patient, until};
@@ -23,7 +23,7 @@ fn times(all: u64) -> u64 {
 
 /// Visitors whose sessions are on all primaries: as many on each.
 fn visitors(cluster: &Cluster, on_each: usize) -> Vec<Arc<Visitor>> {
-    let mut of = std::collections::BTreeMap::<u16, Vec<_>>::new();
+    let mut of = BTreeMap::<u16, Vec<_>>::new();
     while of.len() < 3 || of.values().any(|visitors| visitors.len() < on_each) {
         let visitor = Arc::new(Visitor::new());
         let of = of.entry(cluster.primary_of_slot(cluster.slot_of(&visitor.name())).port()).or_default();
@@ -152,6 +152,95 @@ async fn a_slot_on_its_way_is_served_from_both_sides() {
             assert!(matches!(store.load(&visitor.key).await.unwrap(), Some(Stored::Record(_))));
         }
     }
+}
+
+/// So it is by TLS, for one, where a connection takes a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_is_told_from_the_first_answer_on_also_where_the_servers_were_known_before() {
+    let cluster = Cluster::options().primaries(1).replicas(0).start();
+    let proxy = Proxy::start(cluster.nodes()[0].address());
+    let port = proxy.address().port();
+    proxy.fault(|command| match command.name() {
+        "TIME" => Action::Answer(b"-LOADING not yet\r\n".to_vec()),
+        _ => Action::Pass,
+    });
+    let store = RedisStore::options(&format!("redis-cluster://127.0.0.1:{port}"))
+        .map_address(move |host, _| (host.to_owned(), port))
+        .deadline(SECOND * 10)
+        .start_without_redis()
+        .connect()
+        .await
+        .unwrap();
+    let visitor = Visitor::new();
+    let knows_the_servers =
+        async || store.load(&visitor.key).await.is_err_and(|error| error.to_string().contains("LOADING"));
+    until("the servers", knows_the_servers).await;
+    let looks = || proxy.count("CLUSTER");
+    let mut seen = looks();
+    // All is well, and nobody looks for the next seconds.
+    loop {
+        tokio::time::sleep(SECOND / 5).await;
+        let before = std::mem::replace(&mut seen, looks());
+        if before == seen {
+            break;
+        }
+    }
+    proxy.clear_faults();
+    assert!(store.load(&visitor.key).await.unwrap().is_none());
+    assert!(store.now().is_some());
+    assert_eq!(looks(), seen, "nobody looked meanwhile");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_tells_the_time_of_the_server_that_gave_it_and_of_no_other() {
+    let cluster = Cluster::options().primaries(2).replicas(0).start();
+    let proxies: Vec<_> = cluster.nodes().iter().map(|node| Proxy::start(node.address())).collect();
+    let ports: BTreeMap<_, _> =
+        cluster.nodes().iter().zip(&proxies).map(|(node, proxy)| (node.port(), proxy.address().port())).collect();
+    let seed = format!("redis-cluster://127.0.0.1:{}", proxies[0].address().port());
+    let store = RedisStore::options(&seed)
+        .map_address(move |host, port| (host.to_owned(), ports[&port]))
+        .deadline(SECOND * 10)
+        .connect_deadline(SECOND * 10)
+        .connect()
+        .await
+        .unwrap();
+    let hour = 3_600_000;
+    let of = |node: usize| loop {
+        let visitor = Visitor::new();
+        if cluster.primary_of(&visitor.name()).port() == cluster.nodes()[node].port() {
+            break visitor;
+        }
+    };
+    // How far the store's clock goes when this server says that it is an hour later.
+    let goes = async |visitor: &Visitor, asked: &Proxy| {
+        let before = store.now().unwrap();
+        let (name, then) = (visitor.name(), before.as_millis() + hour);
+        let late = format!("*3\r\n${}\r\n{name}\r\n$4\r\nlate\r\n:{then}\r\n", name.len());
+        asked.fault_next("EVALSHA", Action::Answer(late.into()));
+        assert_eq!(store.end(&visitor.key, &destroy()).await.unwrap(), Ended::Late);
+        store.now().unwrap().since(before)
+    };
+    let mut clock = None;
+    // By a health check it may be put right again in the same moment.
+    for node in (0..2).cycle().take(6) {
+        let visitor = of(node);
+        visitor.born(&store, &[]).await;
+        let now = store.now().unwrap();
+        if goes(&visitor, &proxies[node]).await > SECOND * 60 {
+            clock = Some(node);
+            until("the right time", async || store.now().unwrap().since(now) < SECOND * 60).await;
+        }
+    }
+    let clock = clock.expect("the store tells the time by one of them");
+
+    let visitor = of(clock);
+    visitor.born(&store, &[]).await;
+    let moving = cluster.begin_move(cluster.slot_of(&visitor.name()), &cluster.nodes()[1 - clock]);
+    moving.move_keys();
+    let went = goes(&visitor, &proxies[1 - clock]).await;
+    assert!(went < SECOND * 60, "{went:?} by the word of a server that the store does not tell the time by");
+    moving.finish();
 }
 
 #[tokio::test(flavor = "multi_thread")]
