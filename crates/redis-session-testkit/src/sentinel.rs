@@ -236,7 +236,7 @@ fn says(server: &RedisServer, kind: RoleKind) -> bool {
 }
 
 /// Their addresses, as URLs of several hosts have them.
-pub(crate) fn hosts(servers: &[RedisServer]) -> String {
+fn hosts(servers: &[RedisServer]) -> String {
     let hosts: Vec<_> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
     hosts.join(",")
 }
