@@ -222,6 +222,20 @@ async fn r83_writes_that_wait_in_vain_hold_up_nobody_and_no_longer_than_they_wer
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn r83_a_server_that_does_not_know_the_script_yet_is_not_waited_for_twice() {
+    let redis = Replicas::start(1);
+    let store = patient(&redis.primary().url()).await;
+    let visitor = Visitor::new();
+    let save = visitor.merge(visitor.born(&store, &[]).await, count("n"));
+    redis.replicas()[0].pause();
+    redis.primary().run(&["SCRIPT", "FLUSH"]);
+    let within = Duration::from_secs(1);
+    let begun = Instant::now();
+    missed(store.save_durably(&visitor.key, &save, Replication { replicas: 1, within }).await.unwrap(), "on 0 of 1");
+    assert!((within..within + SLACK * 9 / 10).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_to_wait_on_are_kept_and_made_anew() {
     let redis = Replicas::start(1);
     let store = patient(&redis.primary().url()).await;
