@@ -176,7 +176,7 @@ where
     step_by(settings, Instant::now() + settings.store.deadline(), run, is_late).await
 }
 
-async fn step_by<T, F>(
+pub(crate) async fn step_by<T, F>(
     settings: &Settings,
     by: Instant,
     run: impl Fn(Time) -> F,
