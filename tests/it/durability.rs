@@ -140,6 +140,33 @@ async fn r88_a_logout_that_misses_its_replicas_stands_removes_the_cookie_and_is_
     }
 }
 
+/// The first answer may have got lost, and the browser asks again.
+#[tokio::test]
+async fn r88_a_second_logout_is_told_too_as_long_as_the_first_is_not_where_it_was_to_be() {
+    let redis = Replicas::start(2);
+    let place = place(&redis, Durability::Fast).await;
+    let first = place.visitor();
+    first.visit(async |session| session.log_in("ada").await).await;
+    let (second, third) = (first.copy(), first.copy());
+    redis.replicas()[0].pause();
+    for tab in [&first, &second] {
+        let log_out = async |session: redis_session::Session| {
+            session.durability(BOTH)?;
+            session.log_out().await
+        };
+        is_told(&place, &tab.try_visit(log_out).await);
+        assert_eq!(tab.cookie(), None);
+    }
+    redis.replicas()[0].resume();
+    let patient = Durability::Replicated { replicas: 2, within: Duration::from_secs(10) };
+    let log_out = async |session: redis_session::Session| {
+        session.durability(patient)?;
+        session.log_out().await
+    };
+    third.visit(log_out).await;
+    assert_eq!(third.cookie(), None);
+}
+
 #[tokio::test]
 async fn a_revocation_that_misses_its_replicas_ends_all_and_is_told() {
     let redis = Replicas::start(2);
@@ -161,8 +188,8 @@ async fn a_revocation_that_misses_its_replicas_ends_all_and_is_told() {
     assert!(begun.elapsed() < 3000 * MS, "side by side: {:?}", begun.elapsed());
     let events = place.events.take();
     assert_eq!(events.iter().filter(|event| **event == Event::Revoked(Reason::Revoked)).count(), 2, "{events:?}");
-    // The marks in the list, and two ends.
-    assert_eq!(events.iter().filter(|event| **event == Event::NotReplicated).count(), 3, "{events:?}");
+    // The marks in the list, two ends, and once more that of before.
+    assert_eq!(events.iter().filter(|event| **event == Event::NotReplicated).count(), 4, "{events:?}");
     for device in &devices {
         assert_eq!(device.visit(async |session| session.user::<String>()).await, None);
     }
@@ -224,6 +251,10 @@ impl Apart {
     async fn revoke_all(&self) -> Result<usize, Error> {
         self.place.layer.sessions().revoke_all("ada").await
     }
+
+    fn listed(&self) -> i64 {
+        self.cluster.run_at(&self.list, &["ZCARD", &self.list]).int()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,6 +275,31 @@ async fn on_a_cluster_a_login_and_a_revocation_wait_for_the_list_and_the_session
         assert!(begun.elapsed() < within * 19 / 10, "{paused:?}: {:?}", begun.elapsed());
         replicas.iter().for_each(|replica| replica.resume());
         apart.revoke_all().await.unwrap();
+    }
+}
+
+/// A failover may bring it back, and then nobody would find it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_end_misses_its_replicas_stays_in_the_list_until_a_revocation_reaches_them() {
+    let apart = Apart::start(200 * MS).await;
+    for by_logout in [false, true] {
+        let (visitor, error) = apart.log_in().await;
+        assert!(error.is_none(), "{error:?}");
+        let of_sessions = apart.replicas(false);
+        of_sessions.iter().for_each(|replica| replica.pause());
+        let error = match by_logout {
+            true => visitor.try_visit(async |session| session.log_out().await).await.error.unwrap(),
+            false => apart.revoke_all().await.unwrap_err(),
+        };
+        assert!(error.is_not_replicated(), "{error}");
+        assert!(apart.place.layer.sessions().list("ada").await.unwrap().is_empty());
+        assert!(apart.revoke_all().await.unwrap_err().is_not_replicated(), "again");
+        assert_eq!(apart.listed(), 2, "the session and the revocation");
+        of_sessions.iter().for_each(|replica| replica.resume());
+        let patient = Durability::Replicated { replicas: 1, within: Duration::from_secs(10) };
+        let sessions = apart.place.layer.sessions().durability(patient).unwrap();
+        assert_eq!(sessions.revoke_all("ada").await.unwrap(), 0);
+        assert_eq!(apart.listed(), 1);
     }
 }
 
