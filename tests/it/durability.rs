@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use redis_session::{Durability, Event, Expiry, KeyRing, MemoryStore, Reason, RedisSessionLayer, Status};
-use redis_session_testkit::Replicas;
+use redis_session::{Durability, Error, Event, Expiry, KeyRing, MemoryStore, Reason, RedisSessionLayer, Status};
+use redis_session_core::User;
+use redis_session_testkit::{Cluster, RedisServer, Replicas};
 
 use crate::visitor::{Answer, Place, Visitor};
 use crate::watched::patient;
@@ -13,7 +14,11 @@ const BOTH: Durability = Durability::Replicated { replicas: 2, within: Duration:
 
 /// A primary with two replicas, and sessions on it.
 async fn place(redis: &Replicas, durability: Durability) -> Place {
-    let store = patient(&redis.primary().url(), Duration::from_secs(10)).await;
+    place_at(&redis.primary().url(), durability).await
+}
+
+async fn place_at(url: &str, durability: Durability) -> Place {
+    let store = patient(url, Duration::from_secs(10)).await;
     let expiry = Expiry::idle(Duration::from_secs(1800));
     let layer = RedisSessionLayer::with_store(store, KeyRing::random().unwrap()).expiry(expiry).durability(durability);
     Place::around(layer, None)
@@ -22,7 +27,7 @@ async fn place(redis: &Replicas, durability: Durability) -> Place {
 /// The write stands, and whoever waited for it was told that it may be lost.
 fn is_told<V>(place: &Place, answer: &Answer<V>) {
     let error = answer.error.as_ref().expect("an error");
-    assert!(error.is_not_replicated() && error.to_string().contains(" of 2 replicas after 200ms"), "{error}");
+    assert!(error.is_not_replicated() && error.to_string().contains(" of 2 replicas after "), "{error}");
     assert_eq!((answer.page.status.as_u16(), answer.page.body.as_str()), (503, ""));
     assert_eq!(answer.page.header("retry-after").as_deref(), Some("1"));
     let events = place.events.take();
@@ -135,6 +140,33 @@ async fn r88_a_logout_that_misses_its_replicas_stands_removes_the_cookie_and_is_
     }
 }
 
+/// The first answer may have got lost, and the browser asks again.
+#[tokio::test]
+async fn r88_a_second_logout_is_told_too_as_long_as_the_first_is_not_where_it_was_to_be() {
+    let redis = Replicas::start(2);
+    let place = place(&redis, Durability::Fast).await;
+    let first = place.visitor();
+    first.visit(async |session| session.log_in("ada").await).await;
+    let (second, third) = (first.copy(), first.copy());
+    redis.replicas()[0].pause();
+    for tab in [&first, &second] {
+        let log_out = async |session: redis_session::Session| {
+            session.durability(BOTH)?;
+            session.log_out().await
+        };
+        is_told(&place, &tab.try_visit(log_out).await);
+        assert_eq!(tab.cookie(), None);
+    }
+    redis.replicas()[0].resume();
+    let patient = Durability::Replicated { replicas: 2, within: Duration::from_secs(10) };
+    let log_out = async |session: redis_session::Session| {
+        session.durability(patient)?;
+        session.log_out().await
+    };
+    third.visit(log_out).await;
+    assert_eq!(third.cookie(), None);
+}
+
 #[tokio::test]
 async fn a_revocation_that_misses_its_replicas_ends_all_and_is_told() {
     let redis = Replicas::start(2);
@@ -156,7 +188,8 @@ async fn a_revocation_that_misses_its_replicas_ends_all_and_is_told() {
     assert!(begun.elapsed() < 3000 * MS, "side by side: {:?}", begun.elapsed());
     let events = place.events.take();
     assert_eq!(events.iter().filter(|event| **event == Event::Revoked(Reason::Revoked)).count(), 2, "{events:?}");
-    assert_eq!(events.iter().filter(|event| **event == Event::NotReplicated).count(), 2, "{events:?}");
+    // The marks in the list, two ends, and once more that of before.
+    assert_eq!(events.iter().filter(|event| **event == Event::NotReplicated).count(), 4, "{events:?}");
     for device in &devices {
         assert_eq!(device.visit(async |session| session.user::<String>()).await, None);
     }
@@ -166,6 +199,108 @@ async fn a_revocation_that_misses_its_replicas_ends_all_and_is_told() {
     devices[0].visit(async |session| session.log_in("ada").await).await;
     let patient = Durability::Replicated { replicas: 2, within: Duration::from_secs(10) };
     assert_eq!(sessions.durability(patient).unwrap().revoke_all("ada").await.unwrap(), 1);
+}
+
+/// On a cluster the list is on another server than most sessions.
+struct Apart {
+    cluster: Cluster,
+    place: Place,
+    /// Where ada's list is.
+    list: String,
+}
+
+impl Apart {
+    async fn start(within: Duration) -> Self {
+        let cluster = Cluster::start();
+        let place = place_at(&cluster.url(), Durability::Replicated { replicas: 1, within }).await;
+        let list = format!("sess:{}", User::new("ada").unwrap().key(&"main".into()).to_text());
+        Self { cluster, place, list }
+    }
+
+    /// The replicas of the server that has the list, or of the others.
+    fn replicas(&self, of_the_list: bool) -> Vec<&RedisServer> {
+        let shards = self.cluster.shards().into_iter().map(|(primary, _)| primary);
+        let port = self.cluster.primary_of(&self.list).port();
+        let wanted = shards.filter(|primary| (primary.port() == port) == of_the_list);
+        wanted.flat_map(|primary| self.cluster.replicas_of(primary)).collect()
+    }
+
+    /// Logs ada in, in a session that is on another server than her list.
+    async fn log_in(&self) -> (Visitor, Option<Error>) {
+        loop {
+            let visitor = self.place.visitor();
+            let error = visitor.try_visit(async |session| session.log_in("ada").await).await.error;
+            // It came within the same milliseconds as a revocation.
+            if error.as_ref().is_some_and(|error| error.is_login_refused()) {
+                continue;
+            }
+            let device = self.place.layer.sessions().list("ada").await.unwrap()[0].handle();
+            let key = format!("sess:main:{device}");
+            if self.cluster.primary_of(&key).port() != self.cluster.primary_of(&self.list).port() {
+                return (visitor, error);
+            }
+            visitor
+                .visit(async |session| {
+                    session.durability(Durability::Fast)?;
+                    session.log_out().await
+                })
+                .await;
+        }
+    }
+
+    async fn revoke_all(&self) -> Result<usize, Error> {
+        self.place.layer.sessions().revoke_all("ada").await
+    }
+
+    fn listed(&self) -> i64 {
+        self.cluster.run_at(&self.list, &["ZCARD", &self.list]).int()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_cluster_a_login_and_a_revocation_wait_for_the_list_and_the_sessions_and_not_longer_for_both() {
+    let within = Duration::from_secs(1);
+    let apart = Apart::start(within).await;
+    let is_told = |error: Option<Error>| assert!(error.expect("an error").is_not_replicated());
+    for paused in [[true, false].as_slice(), &[true], &[false]] {
+        let replicas: Vec<_> = paused.iter().flat_map(|of_the_list| apart.replicas(*of_the_list)).collect();
+        replicas.iter().for_each(|replica| replica.pause());
+        let visitor = apart.place.visitor();
+        let begun = Instant::now();
+        drop(visitor.try_visit(async |session| session.log_in("ada").await).await);
+        assert!(begun.elapsed() < within * 19 / 10, "{paused:?}: {:?}", begun.elapsed());
+        is_told(apart.log_in().await.1);
+        let begun = Instant::now();
+        is_told(apart.revoke_all().await.err());
+        assert!(begun.elapsed() < within * 19 / 10, "{paused:?}: {:?}", begun.elapsed());
+        replicas.iter().for_each(|replica| replica.resume());
+        apart.revoke_all().await.unwrap();
+    }
+}
+
+/// A failover may bring it back, and then nobody would find it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_end_misses_its_replicas_stays_in_the_list_until_a_revocation_reaches_them() {
+    let apart = Apart::start(200 * MS).await;
+    for by_logout in [false, true] {
+        let (visitor, error) = apart.log_in().await;
+        assert!(error.is_none(), "{error:?}");
+        let of_sessions = apart.replicas(false);
+        of_sessions.iter().for_each(|replica| replica.pause());
+        let error = match by_logout {
+            true => visitor.try_visit(async |session| session.log_out().await).await.error.unwrap(),
+            false => apart.revoke_all().await.unwrap_err(),
+        };
+        assert!(error.is_not_replicated(), "{error}");
+        assert!(apart.place.layer.sessions().list("ada").await.unwrap().is_empty());
+        assert!(apart.revoke_all().await.unwrap_err().is_not_replicated(), "again");
+        assert_eq!(apart.listed(), 2, "the session and the revocation");
+        of_sessions.iter().for_each(|replica| replica.resume());
+        let patient = Durability::Replicated { replicas: 1, within: Duration::from_secs(10) };
+        let sessions = apart.place.layer.sessions().durability(patient).unwrap();
+        assert_eq!(sessions.revoke_all("ada").await.unwrap(), 0);
+        assert_eq!(apart.listed(), 1);
+    }
 }
 
 #[tokio::test]

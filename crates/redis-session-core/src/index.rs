@@ -12,6 +12,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::durability::{Replication, Waited};
 use crate::error::{Error, Kind};
 use crate::id::SessionKey;
 use crate::store::BoxFuture;
@@ -79,11 +80,35 @@ pub trait Index: Send + Sync {
     /// Writes the entry of a session that is about to be logged in.
     fn enter<'a>(&'a self, user: &'a UserKey, enter: &'a Enter) -> BoxFuture<'a, Result<Entered, Error>>;
 
+    /// As [`enter`](Self::enter), and then waits until the entry is on so many replicas; not where sessions are always on the
+    /// same server as the index, since what waits for the session waits for both. Default: an enter, for indexes whose
+    /// answered writes are as safe as they will be.
+    fn enter_durably<'a>(
+        &'a self,
+        user: &'a UserKey,
+        enter: &'a Enter,
+        replication: Replication,
+    ) -> BoxFuture<'a, Result<Waited<Entered>, Error>> {
+        let _ = replication;
+        Box::pin(async move { self.enter(user, enter).await.map(Waited::enough) })
+    }
+
     /// Prolongs the entry of a living session.
     fn prolong<'a>(&'a self, user: &'a UserKey, prolong: &'a Prolong) -> BoxFuture<'a, Result<Prolonged, Error>>;
 
     /// Marks entries of sessions that are about to be ended.
     fn doom<'a>(&'a self, user: &'a UserKey, doom: &'a Doom) -> BoxFuture<'a, Result<Doomed, Error>>;
+
+    /// As [`doom`](Self::doom), and then waits until the marks are on so many replicas. Default: a doom.
+    fn doom_durably<'a>(
+        &'a self,
+        user: &'a UserKey,
+        doom: &'a Doom,
+        replication: Replication,
+    ) -> BoxFuture<'a, Result<Waited<Doomed>, Error>> {
+        let _ = replication;
+        Box::pin(async move { self.doom(user, doom).await.map(Waited::enough) })
+    }
 
     /// Takes entries away. What is not there is no error.
     fn leave<'a>(&'a self, user: &'a UserKey, sessions: &'a [SessionHandle]) -> BoxFuture<'a, Result<(), Error>>;

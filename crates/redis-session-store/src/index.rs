@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis_session_core::{
-    Doom, Doomed, Enter, Entered, Error, Kind, Page, PageMark, Prolong, Prolonged, SessionHandle, SessionKey, Standing,
-    Stored, Time, UserKey, Which,
+    Doom, Doomed, Enter, Entered, Error, Kind, Page, PageMark, Prolong, Prolonged, Replication, SessionHandle,
+    SessionKey, Standing, Stored, Time, UserKey, Waited, Which,
 };
 
 use crate::script::{Script, Words, named, unexpected};
 use crate::server::{Failure, Reply, ScanMark, Server};
-use crate::store::Operations;
+use crate::store::{Operations, missed};
 
 pub(crate) static ENTER: Script = Script {
     lua: concat!(include_str!("lua/script.lua"), include_str!("lua/index.lua"), include_str!("lua/enter.lua")),
@@ -30,12 +30,20 @@ pub(crate) static DOOM: Script = Script {
 const SCANNED_AT_ONCE: &[u8] = b"1000";
 
 impl<S: Server> Operations<S> {
-    pub(crate) async fn enter(&self, user: &UserKey, enter: &Enter) -> Result<Entered, Error> {
+    pub(crate) async fn enter(
+        &self,
+        user: &UserKey,
+        enter: &Enter,
+        wait: Option<Replication>,
+    ) -> Result<Waited<Entered>, Error> {
         let key = self.user_key(user);
-        self.checked(entered(
-            self.run(&ENTER, &key, vec![enter_words(enter, self.until(&key, enter.not_after))]).await?,
-            &key,
-        ))
+        // On one server the session is written after its entry, and waits for both.
+        let wait = wait.filter(|_| self.server.spreads_keys());
+        let words = vec![enter_words(enter, self.until(&key, enter.not_after))];
+        let (reply, copies) = self.run_and_wait(&ENTER, &key, words, wait).await?;
+        let outcome = self.checked(entered(reply, &key))?;
+        let wrote = matches!(outcome, Entered::Entered { .. });
+        Ok(Waited { outcome, missed: missed(wait.filter(|_| wrote), copies) })
     }
 
     pub(crate) async fn prolong(&self, user: &UserKey, prolong: &Prolong) -> Result<Prolonged, Error> {
@@ -46,12 +54,19 @@ impl<S: Server> Operations<S> {
         ))
     }
 
-    pub(crate) async fn doom(&self, user: &UserKey, doom: &Doom) -> Result<Doomed, Error> {
+    /// Waits on any topology: there may be no session to be ended after it.
+    pub(crate) async fn doom(
+        &self,
+        user: &UserKey,
+        doom: &Doom,
+        wait: Option<Replication>,
+    ) -> Result<Waited<Doomed>, Error> {
         let key = self.user_key(user);
-        self.checked(doomed(
-            self.run(&DOOM, &key, vec![doom_words(doom, self.until(&key, doom.not_after))]).await?,
-            &key,
-        ))
+        let words = vec![doom_words(doom, self.until(&key, doom.not_after))];
+        let (reply, copies) = self.run_and_wait(&DOOM, &key, words, wait).await?;
+        let outcome = self.checked(doomed(reply, &key))?;
+        let wrote = matches!(outcome, Doomed::Doomed(_));
+        Ok(Waited { outcome, missed: missed(wait.filter(|_| wrote), copies) })
     }
 
     pub(crate) async fn leave(&self, user: &UserKey, sessions: &[SessionHandle]) -> Result<(), Error> {

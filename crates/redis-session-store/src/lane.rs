@@ -129,8 +129,12 @@ impl Taken<'_> {
         after_asking: bool,
         by: Instant,
     ) -> Result<Answer, Failure> {
+        let sent = Instant::now();
         let mut answer = self.lane.put(ask, wait, Named::ByHash, after_asking, by).await;
         if let Err(Failure::Refused("NOSCRIPT")) = &answer {
+            // The wait behind it took its time too: for what others have written, which tells as much of the replicas.
+            let within = wait.within.saturating_sub(sent.elapsed());
+            let wait = Replication { within, ..wait };
             answer = self.lane.put(ask, wait, Named::ByText, after_asking, by).await;
         }
         // Of one that was silent nobody knows what it answers next.

@@ -272,7 +272,16 @@ impl Store for RedisStore {
 
 impl Index for RedisStore {
     fn enter<'a>(&'a self, user: &'a UserKey, enter: &'a Enter) -> BoxFuture<'a, Result<Entered, Error>> {
-        Box::pin(self.operations.enter(user, enter))
+        in_place(|| async move { Ok(self.operations.enter(user, enter, None).await?.outcome) })
+    }
+
+    fn enter_durably<'a>(
+        &'a self,
+        user: &'a UserKey,
+        enter: &'a Enter,
+        replication: Replication,
+    ) -> BoxFuture<'a, Result<Waited<Entered>, Error>> {
+        in_place(|| self.operations.enter(user, enter, Some(replication)))
     }
 
     fn prolong<'a>(&'a self, user: &'a UserKey, prolong: &'a Prolong) -> BoxFuture<'a, Result<Prolonged, Error>> {
@@ -280,7 +289,16 @@ impl Index for RedisStore {
     }
 
     fn doom<'a>(&'a self, user: &'a UserKey, doom: &'a Doom) -> BoxFuture<'a, Result<Doomed, Error>> {
-        Box::pin(self.operations.doom(user, doom))
+        in_place(|| async move { Ok(self.operations.doom(user, doom, None).await?.outcome) })
+    }
+
+    fn doom_durably<'a>(
+        &'a self,
+        user: &'a UserKey,
+        doom: &'a Doom,
+        replication: Replication,
+    ) -> BoxFuture<'a, Result<Waited<Doomed>, Error>> {
+        in_place(|| self.operations.doom(user, doom, Some(replication)))
     }
 
     fn leave<'a>(&'a self, user: &'a UserKey, sessions: &'a [SessionHandle]) -> BoxFuture<'a, Result<(), Error>> {

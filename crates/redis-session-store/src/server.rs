@@ -51,6 +51,9 @@ pub(crate) trait Server: Send + Sync + 'static {
     /// Asks a server for its time, and so feeds the clock.
     fn time(&self, by: Instant) -> impl Future<Output = Result<Time, Failure>> + Send;
 
+    /// Whether two keys may be on different servers.
+    fn spreads_keys(&self) -> bool;
+
     /// What the clock of the servers shows. `None`: it is not known yet.
     fn now(&self) -> Option<Time>;
 

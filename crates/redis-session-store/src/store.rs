@@ -104,7 +104,7 @@ impl<S: Server> Operations<S> {
     }
 
     /// Ends within the deadline, and the time to wait.
-    async fn run_and_wait(
+    pub(crate) async fn run_and_wait(
         &self,
         script: &'static Script,
         key: &Bytes,
@@ -146,7 +146,7 @@ impl<S: Server> Operations<S> {
 }
 
 /// Why what was written is not where it was to be.
-fn missed(wait: Option<Replication>, copies: Copies) -> Option<Error> {
+pub(crate) fn missed(wait: Option<Replication>, copies: Copies) -> Option<Error> {
     let Replication { replicas, within } = wait?;
     let text = match copies {
         Ok(there) if there >= replicas => return None,
@@ -225,6 +225,10 @@ mod tests {
         async fn time(&self, _: Instant) -> Result<Time, Failure> {
             self.asked("TIME");
             Ok(Time::MAX)
+        }
+
+        fn spreads_keys(&self) -> bool {
+            false
         }
 
         fn now(&self) -> Option<Time> {

@@ -147,6 +147,10 @@ impl Server for Topology {
         }
     }
 
+    fn spreads_keys(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
     fn now(&self) -> Option<Time> {
         match self {
             Self::Single(_, node) => node.clock().now(),

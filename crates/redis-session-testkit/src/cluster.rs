@@ -2,10 +2,12 @@
 
 use std::{
     iter,
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
 use crate::{
+    lines::{Lines, Party, Ports, address_of},
     redis::{Kind, RedisOptions, RedisServer, start_all, until, until_found},
     replicas::{Role, RoleKind, replicating},
     resp::Reply,
@@ -40,6 +42,8 @@ pub struct Cluster {
     nodes: Vec<RedisServer>,
     /// What the cluster calls the nodes.
     ids: Vec<String>,
+    /// `None`: they reach each other as they are.
+    lines: Option<Lines>,
 }
 
 /// A [`Cluster`] that is still to be started, from [`Cluster::options`].
@@ -59,6 +63,7 @@ pub struct ClusterOptions {
     replicas: usize,
     node_timeout: Duration,
     full_coverage: bool,
+    lines: bool,
 }
 
 impl ClusterOptions {
@@ -83,6 +88,13 @@ impl ClusterOptions {
         Self { full_coverage: false, ..self }
     }
 
+    /// Lays lines to each node, for the other nodes and for clients, so that a test can [`cut`](Cluster::cut) them: the nodes
+    /// announce the lines' ports, and [`url`](Cluster::url) names those. Needs an address for each node in 127.0.1.0/24,
+    /// as Linux has them.
+    pub fn lines(self) -> Self {
+        Self { lines: true, ..self }
+    }
+
     /// Starts the nodes, and waits until the cluster is well. That takes more than two seconds, since a new primary of a
     /// cluster refuses commands for as long.
     #[must_use]
@@ -95,9 +107,13 @@ impl ClusterOptions {
     pub fn start_with(self, configure: impl Fn(RedisOptions) -> RedisOptions) -> Cluster {
         assert!(self.primaries > 0, "a cluster has a primary");
         let count = self.primaries * (1 + self.replicas);
-        let nodes = start_all((0..count).map(|_| configure(self.node())));
+        let lines = self.lines.then(|| Lines::start(count));
+        let nodes = start_all((0..count).map(|number| configure(self.node(number, lines.as_ref()))));
+        if let Some(lines) = &lines {
+            lines.lead_to(nodes.iter().map(|node| Ports { data: node.port(), bus: node.bus_port() }).collect());
+        }
         let ids = nodes.iter().map(|node| node.run(&["CLUSTER", "MYID"]).text()).collect();
-        let this = Cluster { nodes, ids };
+        let this = Cluster { nodes, ids, lines };
         this.share_slots(self.primaries);
         this.meet();
         for (number, replica) in this.nodes.iter().enumerate().skip(self.primaries) {
@@ -107,8 +123,17 @@ impl ClusterOptions {
         this
     }
 
-    fn node(&self) -> RedisOptions {
-        replicating(RedisServer::options().kind(Kind::ClusterNode))
+    fn node(&self, number: usize, lines: Option<&Lines>) -> RedisOptions {
+        let mut options = replicating(RedisServer::options().kind(Kind::ClusterNode));
+        if let Some(lines) = lines {
+            let Ports { data, bus } = lines.ports(number);
+            options = options
+                .setting("cluster-announce-ip", "127.0.0.1")
+                .setting("cluster-announce-port", &data.to_string())
+                .setting("cluster-announce-bus-port", &bus.to_string())
+                .setting("bind-source-addr", &address_of(number).to_string());
+        }
+        options
             .setting("cluster-enabled", "yes")
             .setting("cluster-node-timeout", &self.node_timeout.as_millis().to_string())
             .setting("cluster-require-full-coverage", if self.full_coverage { "yes" } else { "no" })
@@ -126,7 +151,8 @@ impl Cluster {
 
     /// How many nodes, settings, and then [`start`](ClusterOptions::start).
     pub fn options() -> ClusterOptions {
-        ClusterOptions { primaries: 3, replicas: 1, node_timeout: Duration::from_secs(2), full_coverage: true }
+        let node_timeout = Duration::from_secs(2);
+        ClusterOptions { primaries: 3, replicas: 1, node_timeout, full_coverage: true, lines: false }
     }
 
     fn share_slots(&self, primaries: usize) {
@@ -142,9 +168,9 @@ impl Cluster {
 
     fn meet(&self) {
         for (number, node) in self.nodes.iter().enumerate() {
-            for other in &self.nodes[number + 1..] {
-                let (port, bus) = (other.port().to_string(), other.bus_port().to_string());
-                node.run(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
+            for other in number + 1..self.nodes.len() {
+                let Ports { data, bus } = self.announced(other);
+                node.run(&["CLUSTER", "MEET", "127.0.0.1", &data.to_string(), &bus.to_string()]);
             }
         }
         until("the nodes of the cluster do not meet", || self.nodes.iter().all(|node| self.knows_all(node)));
@@ -169,7 +195,7 @@ impl Cluster {
     #[must_use]
     pub fn url(&self) -> String {
         let credentials = self.nodes[0].password().map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("redis-cluster://{credentials}{}", hosts(&self.nodes, RedisServer::port))
+        format!("redis-cluster://{credentials}{}", self.hosts())
     }
 
     /// The address by TLS: `rediss-cluster://HOST:PORT,HOST:PORT,…`; panics if the nodes were not started with it.
@@ -181,7 +207,13 @@ impl Cluster {
     /// The same for a user.
     #[must_use]
     pub fn url_of(&self, user: &str, password: &str) -> String {
-        format!("redis-cluster://{user}:{password}@{}", hosts(&self.nodes, RedisServer::port))
+        format!("redis-cluster://{user}:{password}@{}", self.hosts())
+    }
+
+    fn hosts(&self) -> String {
+        let hosts: Vec<_> =
+            (0..self.nodes.len()).map(|number| format!("127.0.0.1:{}", self.announced(number).data)).collect();
+        hosts.join(",")
     }
 
     /// The nodes: those that were started as primaries first, in the order of their slots, then their replicas in the
@@ -213,6 +245,17 @@ impl Cluster {
             Some(line) => self.node(&line.id),
             None => panic!("nobody serves slot {slot}"),
         }
+    }
+
+    /// The primaries, each with its slots, by the newest word of the nodes that answer.
+    #[must_use]
+    pub fn shards(&self) -> Vec<(&RedisServer, Vec<RangeInclusive<u16>>)> {
+        let tables = self.nodes.iter().map(table);
+        let newest = |table: &Vec<Line>| table.iter().map(|line| line.epoch).max();
+        let table = tables.max_by_key(newest).unwrap_or_default();
+        let primaries = table.into_iter().filter(|line| line.is_primary && !line.slots.is_empty());
+        let slots = |line: &Line| line.slots.iter().map(|(first, last)| *first..=*last).collect();
+        primaries.map(|line| (self.node(&line.id), slots(&line))).collect()
     }
 
     /// The nodes that replicate this primary, by its own word or, if it does not answer, that of the others.
@@ -301,10 +344,52 @@ impl Cluster {
         SlotMove { cluster: self, slot, from, to }
     }
 
+    /// Cuts the line between two nodes, as where a cable is pulled: nothing comes through any more, and connections stay open.
+    /// Panics where none was [laid](ClusterOptions::lines).
+    ///
+    /// ```
+    /// # use redis_session_testkit::Cluster;
+    /// let cluster = Cluster::options().primaries(1).replicas(1).lines().start();
+    /// let [primary, replica] = cluster.nodes() else { panic!("two nodes") };
+    /// cluster.cut(primary, replica);
+    /// primary.run(&["SET", "greeting", "hello"]);
+    /// assert_eq!(primary.run(&["WAIT", "1", "50"]).int(), 0);
+    /// cluster.mend();
+    /// assert_eq!(primary.run(&["WAIT", "1", "5000"]).int(), 1);
+    /// ```
+    pub fn cut(&self, one: &RedisServer, other: &RedisServer) {
+        self.laid().cut(Party::Node(self.number(one)), Party::Node(self.number(other)));
+    }
+
+    /// The same between a node and all clients but the test itself, whose [`run`](RedisServer::run) goes around the lines.
+    pub fn cut_clients(&self, node: &RedisServer) {
+        self.laid().cut(Party::Clients, Party::Node(self.number(node)));
+    }
+
+    /// Mends all lines: what was sent meanwhile comes through, as far as anybody still waits for it.
+    pub fn mend(&self) {
+        self.laid().mend();
+    }
+
+    fn laid(&self) -> &Lines {
+        self.lines.as_ref().unwrap_or_else(|| panic!("no lines were laid: Cluster::options().lines()"))
+    }
+
+    /// Where others reach a node.
+    fn announced(&self, number: usize) -> Ports {
+        let node = &self.nodes[number];
+        let as_it_is = || Ports { data: node.port(), bus: node.bus_port() };
+        self.lines.as_ref().map_or_else(as_it_is, |lines| lines.ports(number))
+    }
+
     /// What the cluster calls a node.
     fn id(&self, node: &RedisServer) -> &str {
+        &self.ids[self.number(node)]
+    }
+
+    fn number(&self, node: &RedisServer) -> usize {
         let number = self.nodes.iter().position(|other| other.port() == node.port());
-        number.map_or_else(|| panic!("port {} is no node of this cluster", node.port()), |number| &self.ids[number])
+        number.unwrap_or_else(|| panic!("port {} is no node of this cluster", node.port()))
     }
 
     fn node(&self, id: &str) -> &RedisServer {
@@ -312,9 +397,10 @@ impl Cluster {
         number.map_or_else(|| panic!("{id} is no node of this cluster"), |number| &self.nodes[number])
     }
 
+    /// The node that announces this port.
     fn at(&self, port: u16) -> &RedisServer {
-        let node = self.nodes.iter().find(|node| node.port() == port);
-        node.unwrap_or_else(|| panic!("port {port} is no node of this cluster"))
+        let number = (0..self.nodes.len()).find(|number| self.announced(*number).data == port);
+        number.map_or_else(|| panic!("port {port} is no node of this cluster"), |number| &self.nodes[number])
     }
 }
 

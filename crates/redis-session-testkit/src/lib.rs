@@ -28,6 +28,7 @@ mod cluster;
 mod connection;
 mod contract;
 mod jar;
+mod lines;
 mod process;
 mod proxy;
 mod redis;

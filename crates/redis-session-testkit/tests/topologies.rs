@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
@@ -175,6 +177,50 @@ fn a_cluster_fails_over_by_hand_and_by_itself_and_nodes_come_back_as_themselves(
     first.resume();
     cluster.wait_until_well();
     assert_eq!(role(first), "slave");
+}
+
+#[test]
+fn a_node_whose_lines_are_cut_is_replaced_and_what_it_is_sent_comes_when_they_are_mended() {
+    let options = Cluster::options().node_timeout(Duration::from_secs(1)).without_full_coverage().lines();
+    let cluster = options.start();
+    cluster.run_at("k", &["SET", "k", "v"]);
+    let old = cluster.primary_of("k");
+    let slot = cluster.slot_of("k");
+    let serves = |node: &RedisServer| {
+        let mut shards = cluster.shards().into_iter().filter(|(primary, _)| primary.port() == node.port());
+        shards.any(|(_, slots)| slots.iter().any(|slots| slots.contains(&slot)))
+    };
+    assert!(serves(old) && cluster.shards().len() == 3);
+    for other in cluster.nodes().iter().filter(|node| node.port() != old.port()) {
+        cluster.cut(old, other);
+    }
+    assert_eq!(old.run(&["SET", "k", "of nobody else"]).text(), "OK");
+    until("another primary", || cluster.primary_of("k").port() != old.port());
+    let new = cluster.primary_of("k");
+    assert!(serves(new) && !serves(old));
+    until("it knows that it is alone", || old.command(&["GET", "k"]).error().is_some());
+    cluster.mend();
+    cluster.wait_until_well();
+    assert_eq!((role(old).as_str(), cluster.run_at("k", &["GET", "k"]).text()), ("slave", "v".to_owned()));
+
+    let url = cluster.url();
+    let first = url.trim_start_matches("redis-cluster://").split(',').next().unwrap();
+    let mut client = TcpStream::connect(first).unwrap();
+    let mut answer = [0; 7];
+    let mut ask = || {
+        client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        client.write_all(b"PING\r\n").unwrap();
+        client.read_exact(&mut answer).map(|()| answer)
+    };
+    assert_eq!(&ask().unwrap(), b"+PONG\r\n");
+    cluster.cut_clients(&cluster.nodes()[0]);
+    assert!(ask().is_err());
+    cluster.mend();
+    let mut late = Vec::new();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    client.write_all(b"QUIT\r\n").unwrap();
+    client.read_to_end(&mut late).unwrap();
+    assert_eq!(late, b"+PONG\r\n+OK\r\n");
 }
 
 #[test]

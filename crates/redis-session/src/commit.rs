@@ -124,7 +124,7 @@ async fn create(handle: &Handle, order: Order, stage: &mut Stage<'_>) -> Result<
         if order.changes && staged.changes.is_empty() {
             return Ok(());
         }
-        if create_at(handle, id, staged, None).await? {
+        if create_at(handle, id, staged, None, handle.durability()).await? {
             return Ok(());
         }
     }
@@ -141,6 +141,7 @@ pub(crate) async fn create_at(
     id: SessionId,
     staged: Staged,
     login: Option<LogIn>,
+    durability: Durability,
 ) -> Result<bool, Error> {
     let (settings, key) = (&handle.settings, handle.key(&id));
     let wish = handle.state().wish;
@@ -153,7 +154,7 @@ pub(crate) async fn create_at(
         login,
         fields: staged.fields.clone(),
     };
-    let mut tries = Tries::begin(handle, true, handle.durability());
+    let mut tries = Tries::begin(handle, true, durability);
     loop {
         let answer = match tries.replication() {
             None => settings.store.create(&key, &create).await,
@@ -209,7 +210,7 @@ async fn touch(handle: &Handle, gives: Gives) -> Result<(), Error> {
     if let Listed::Gone(found) = listing::keep(handle, listing::Need::Renewal).await? {
         return dead(handle, false, found);
     }
-    let wrote = write(handle, None, &mut |_| Ok(nothing.clone()), gives, true).await?;
+    let wrote = write(handle, None, &mut |_| Ok(nothing.clone()), gives, true, handle.durability()).await?;
     settle(handle, false, wrote)
 }
 
@@ -232,8 +233,8 @@ pub(crate) async fn save(handle: &Handle, stage: &mut Stage<'_>, gives: Gives) -
         Listed::Gone(found) => return dead(handle, true, found),
     };
     let token = Token::random(&handle.settings.random)?;
-    let wrote = write(handle, Some(token), stage, gives, renews).instrument(handle.span("save")).await?;
-    settle(handle, true, wrote)
+    let write = write(handle, Some(token), stage, gives, renews, handle.durability());
+    settle(handle, true, write.instrument(handle.span("save")).await?)
 }
 
 /// How a write ended that is neither an error nor a try that is still to be made.
@@ -261,13 +262,14 @@ pub(crate) async fn write(
     stage: &mut Stage<'_>,
     gives: Gives,
     renews: bool,
+    durability: Durability,
 ) -> Result<Wrote, Error> {
     let settings = &handle.settings;
     let Some(id) = handle.state().id.clone() else { return Err(Error::gone()) };
     let key = handle.key(&id);
     // A mere touch that is lost costs nobody anything; with a new id it would be a browser's only one.
     let counts = token.is_some() || !matches!(gives, Gives::Nothing);
-    let durability = if counts { handle.durability() } else { Durability::Fast };
+    let durability = if counts { durability } else { Durability::Fast };
     let mut tries = Tries::begin(handle, token.is_some(), durability);
     let mut turn = match token {
         // A touch races with nobody.

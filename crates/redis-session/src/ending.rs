@@ -22,11 +22,14 @@ use crate::listing::{self, Ending};
 pub(crate) async fn end(handle: &Arc<Handle>, reason: Reason) -> Result<(), Error> {
     let (going, outgoing, unread) = {
         let state = handle.state();
+        let waits = state.durability.unwrap_or(handle.settings.durability) != Durability::Fast;
         let removal = if state.presented { Outgoing::Remove } else { Outgoing::Nothing };
         let (going, outgoing) = match (&state.found, &state.id) {
             (Found::Alive(record), Some(id)) => (Some((id.clone(), record.user().cloned())), Outgoing::Remove),
             // Its cookie may be the one of a newer login.
             (Found::Replaced { .. }, _) if Rule::ReplacedEndsNothing.holds() => return Err(Error::gone()),
+            // Somebody has ended it, perhaps not where this end is to be: who is told now that it ended relies on that.
+            (Found::Ended { lately: true, .. }, Some(id)) if waits => (Some((id.clone(), None)), removal),
             _ => (None, removal),
         };
         (going, outgoing, state.was_read().err().map(|error| (error, state.id.clone())))
@@ -94,10 +97,11 @@ impl Going {
         }
     }
 
-    /// The session first, then its entry.
+    /// The session first, then its entry; one that a failover may bring back stays in the list, so that a revocation finds it.
     async fn end_once(&self, settings: &Settings) -> Result<Ending, Error> {
         let ending = listing::end(settings, &self.key, self.reason, self.whose.clone(), self.durability).await?;
-        if let Some(user) = self.user.as_ref().filter(|_| ending.ended != Ended::Nobodys) {
+        let leaves = ending.ended != Ended::Nobodys && ending.missed.is_none();
+        if let Some(user) = self.user.as_ref().filter(|_| leaves) {
             listing::leave(settings, user, &[self.key.handle()]).await?;
         }
         Ok(ending)

@@ -317,7 +317,8 @@ impl Handle {
     pub(crate) fn outcome<T>(&self, waited: Waited<T>) -> T {
         if let Some(error) = waited.missed {
             let error = self.settings.not_replicated(error);
-            self.state().missed = Some(error);
+            // The first one says for how long it was waited; what comes after it has but the rest of that.
+            self.state().missed.get_or_insert(error);
         }
         waited.outcome
     }

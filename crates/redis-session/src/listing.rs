@@ -112,18 +112,18 @@ pub(crate) async fn end_and_leave(
         .await;
         let mut leave = Vec::with_capacity(ends.len());
         for (session, answer) in ends {
-            let answer = answer.map(|ending| {
-                missed = missed.take().or(ending.missed);
-                ending.ended
-            });
             match answer {
-                Ok(Ended::Nobodys) if Rule::EntriesOfNobodyStay.holds() => {}
-                Ok(answer) => {
-                    if answer == Ended::Ended {
+                Ok(Ending { ended: Ended::Nobodys, .. }) if Rule::EntriesOfNobodyStay.holds() => {}
+                Ok(ending) => {
+                    if ending.ended == Ended::Ended {
                         settings.tell(Event::Revoked(reason));
                         ended += 1;
                     }
-                    leave.push(session);
+                    match ending.missed {
+                        None => leave.push(session),
+                        // A failover may bring it back. Who asks again finds it, and waits for its end again.
+                        Some(error) => missed = missed.or(Some(error)),
+                    }
                 }
                 Err(error) => failed = Some(error),
             }
@@ -185,7 +185,7 @@ where
     step_by(settings, Instant::now() + settings.store.deadline(), run, is_late).await
 }
 
-async fn step_by<T, F>(
+pub(crate) async fn step_by<T, F>(
     settings: &Settings,
     by: Instant,
     run: impl Fn(Time) -> F,

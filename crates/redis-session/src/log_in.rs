@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis_session_core::{
     Derivation, Durability, Ended, Enter, Entered, Fields, Found, Kind, Level, LogIn, Reason, Rule, SessionHandle,
-    SessionId, Standing, Stored, Successor, Token, User, Whose, Why, WishChange,
+    SessionId, Standing, Stored, Successor, Token, User, Waited, Whose, Why, WishChange,
 };
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::handle::{Handle, Outgoing};
 use crate::listing;
+use crate::tries::{replication, rest, time_to_wait};
 
 /// How many places a login tries: a session that vanishes meanwhile takes its login to a new one.
 const PLACES: usize = 4;
@@ -74,7 +75,7 @@ pub(crate) async fn log_in(handle: &Arc<Handle>, asked: &Asked) -> Result<(), Er
     let mut place = first_place(handle, &asked.user).await?;
     let mut instead_of = None;
     for _ in 0..PLACES {
-        let session = handle.key(place.id()).handle();
+        let (session, begun) = (handle.key(place.id()).handle(), Instant::now());
         let Some(doomed) = enter(handle, asked, &place, session, instead_of.take()).await? else {
             place = Place::New(SessionId::random(&handle.settings.random)?);
             continue;
@@ -92,7 +93,7 @@ pub(crate) async fn log_in(handle: &Arc<Handle>, asked: &Asked) -> Result<(), Er
         if Rule::CapsEndBeforeTheWrite.holds() {
             end_doomed(handle, asked, &doomed).await?;
         }
-        match write(handle, asked, &place, session).await? {
+        match write(handle, asked, &place, session, rest(handle.durability(), begun)).await? {
             Written::Done => {
                 if !Rule::CapsEndBeforeTheWrite.holds() {
                     end_doomed(handle, asked, &doomed).await?;
@@ -175,11 +176,19 @@ async fn enter(
         settings.entry_life(now, now, &state.wish.apply(wishes, now))
     };
     let (index, user) = (handle.index()?, &asked.user.key(&settings.realm));
+    let durability = handle.durability();
+    let by = Instant::now() + settings.store.deadline() + time_to_wait(durability);
     let run = |not_after| {
         let enter = Enter { session, life, cap: settings.cap, age: age(), instead_of, not_after };
-        async move { index.enter(user, &enter).await }
+        async move {
+            match replication(durability, by) {
+                None => index.enter(user, &enter).await.map(Waited::enough),
+                Some(replication) => index.enter_durably(user, &enter, replication).await,
+            }
+        }
     };
-    match listing::step(settings, run, |entered| *entered == Entered::Late).await? {
+    let entered = listing::step_by(settings, by, run, |waited| waited.outcome == Entered::Late).await?;
+    match handle.outcome(entered) {
         Entered::Late | Entered::Revoked => Err(refused(handle, "the user's sessions were ended meanwhile")),
         Entered::Doomed if place.is_own() => {
             listing::end_and_leave(settings, &asked.user, &[session], Reason::Revoked, Durability::Fast).await?;
@@ -219,7 +228,13 @@ enum Written {
 }
 
 /// Step 4.
-async fn write(handle: &Arc<Handle>, asked: &Asked, place: &Place, session: SessionHandle) -> Result<Written, Error> {
+async fn write(
+    handle: &Arc<Handle>,
+    asked: &Asked,
+    place: &Place,
+    session: SessionHandle,
+    durability: Durability,
+) -> Result<Written, Error> {
     let settings = &handle.settings;
     let Asked { user, level, label, .. } = asked.clone();
     let login = LogIn { user, level, label, waited: handle.waited() };
@@ -227,7 +242,7 @@ async fn write(handle: &Arc<Handle>, asked: &Asked, place: &Place, session: Sess
         Place::Present { id, own } => (id.clone(), *own),
         Place::New(id) | Place::SecondClick(id) => {
             let staged = handle.working()?.stage();
-            let created = commit::create_at(handle, id.clone(), staged, Some(login)).await;
+            let created = commit::create_at(handle, id.clone(), staged, Some(login), durability).await;
             return match created {
                 Ok(true) => Ok(Written::Done),
                 Ok(false) => taken(handle, asked, session).await,
@@ -243,7 +258,7 @@ async fn write(handle: &Arc<Handle>, asked: &Asked, place: &Place, session: Sess
     };
     let token = Token::random(&settings.random)?;
     let gives = Gives::LogIn(id.clone(), login);
-    match commit::write(handle, Some(token), &mut |working| Ok(working.stage()), gives, true).await {
+    match commit::write(handle, Some(token), &mut |working| Ok(working.stage()), gives, true, durability).await {
         Ok(Wrote::Done) => Ok(Written::Done),
         Ok(Wrote::LoggedInAlready) => Ok(Written::Elsewhere(id)),
         Ok(Wrote::Dead(Found::Ended { reason, .. })) if reason == Reason::Cap || own && is_of_a_revocation(reason) => {

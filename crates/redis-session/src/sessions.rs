@@ -10,14 +10,16 @@ use axum_core::extract::FromRequestParts;
 use http::request::Parts;
 use redis_session_core::{
     Doom, Doomed, Durability, Ended, Found, Kind, Level, Login, Page, Reason, Record, SessionHandle, SessionKey,
-    Stored, Time, User, Which, Whose,
+    Stored, Time, User, Waited, Which, Whose,
 };
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::events::Event;
 use crate::layer::{Main, RedisSessionLayer, Settings};
 use crate::listing::{self, AT_ONCE, Ending, Listed, Need};
 use crate::session::{Session, Untyped, handle_of};
+use crate::tries::{replication, rest, time_to_wait};
 
 /// How exactly a list tells when a session was last seen: enough to know a device, too little to follow a person.
 const SEEN_WITHIN: Duration = Duration::from_secs(5 * 60);
@@ -253,7 +255,7 @@ impl<L> Sessions<L> {
     pub async fn revoke(&self, user: impl Display, session: SessionHandle) -> Result<bool, Error> {
         let user = User::new(user)?;
         match self.doom(&user, Which::Only(session)).await? {
-            Doomed::Doomed(sessions) => Ok(self.end(&user, &sessions).await? > 0),
+            (Doomed::Doomed(sessions), waited) => Ok(self.end(&user, &sessions, waited).await? > 0),
             _ => Ok(false),
         }
     }
@@ -282,7 +284,7 @@ impl<L> Sessions<L> {
         };
         let which = Which::AllBut(own.handle());
         let mut doomed = self.doom(&user, which).await?;
-        if doomed == Doomed::Missing {
+        if doomed.0 == Doomed::Missing {
             // The entry was lost; whose session lives gets it back.
             if let Listed::Gone(_) = listing::keep(handle, Need::Renewal).await? {
                 return Err(Error::gone());
@@ -290,7 +292,7 @@ impl<L> Sessions<L> {
             doomed = self.doom(&user, which).await?;
         }
         match doomed {
-            Doomed::Doomed(sessions) => self.end(&user, &sessions).await,
+            (Doomed::Doomed(sessions), waited) => self.end(&user, &sessions, waited).await,
             _ => Err(Error::gone()),
         }
     }
@@ -303,7 +305,7 @@ impl<L> Sessions<L> {
     pub async fn revoke_all(&self, user: impl Display) -> Result<usize, Error> {
         let user = User::new(user)?;
         match self.doom(&user, Which::All).await? {
-            Doomed::Doomed(sessions) => self.end(&user, &sessions).await,
+            (Doomed::Doomed(sessions), waited) => self.end(&user, &sessions, waited).await,
             _ => Ok(0),
         }
     }
@@ -350,16 +352,38 @@ impl<L> Sessions<L> {
         pass.failed.or(pass.missed).map_or(Ok(pass.done.ended), Err)
     }
 
-    async fn doom(&self, user: &User, which: Which) -> Result<Doomed, Error> {
+    async fn doom(&self, user: &User, which: Which) -> Result<(Doomed, WaitedFor), Error> {
         let settings = &*self.settings;
-        let (index, of) = (settings.index()?, &user.key(&settings.realm));
-        let run = |not_after| async move { index.doom(of, &Doom { which, not_after }).await };
-        listing::step(settings, run, |doomed| *doomed == Doomed::Late).await
+        let (index, of, begun) = (settings.index()?, &user.key(&settings.realm), Instant::now());
+        let by = begun + settings.store.deadline() + time_to_wait(self.durability);
+        let run = |not_after| async move {
+            let doom = Doom { which, not_after };
+            match replication(self.durability, by) {
+                None => index.doom(of, &doom).await.map(Waited::enough),
+                Some(replication) => index.doom_durably(of, &doom, replication).await,
+            }
+        };
+        let waited = listing::step_by(settings, by, run, |waited| waited.outcome == Doomed::Late).await?;
+        let missed = waited.missed.map(|error| settings.not_replicated(error));
+        Ok((waited.outcome, WaitedFor { missed, rest: rest(self.durability, begun) }))
     }
 
-    async fn end(&self, user: &User, sessions: &[SessionHandle]) -> Result<usize, Error> {
-        listing::end_and_leave(&self.settings, user, sessions, Reason::Revoked, self.durability).await
+    async fn end(&self, user: &User, sessions: &[SessionHandle], waited: WaitedFor) -> Result<usize, Error> {
+        let WaitedFor { missed, rest } = waited;
+        match listing::end_and_leave(&self.settings, user, sessions, Reason::Revoked, rest).await {
+            Err(error) if !error.is_not_replicated() => Err(error),
+            // The first one that missed its replicas says for how long it was waited.
+            ended => missed.map_or(ended, Err),
+        }
     }
+}
+
+/// What became of the wait for the marks of sessions that are about to be ended.
+struct WaitedFor {
+    /// Why they are not on as many replicas as they were to be. `None`: they are, or nothing was written.
+    missed: Option<Error>,
+    /// What the ends themselves wait for.
+    rest: Durability,
 }
 
 fn unknown_time() -> Error {

@@ -40,6 +40,18 @@ pub(crate) fn replication(durability: Durability, by: Instant) -> Option<Replica
     Some(Replication { replicas, within: within.min(left) })
 }
 
+/// What is left to wait for, since then, by the next write of the same caller: on a cluster two servers may have to wait, and
+/// the time is for both.
+pub(crate) fn rest(durability: Durability, since: Instant) -> Durability {
+    match durability {
+        Durability::Fast => Durability::Fast,
+        Durability::Replicated { replicas, within } => {
+            let left = within.saturating_sub(since.elapsed()).as_millis().max(1);
+            Durability::Replicated { replicas, within: Duration::from_millis(u64::try_from(left).unwrap_or(u64::MAX)) }
+        }
+    }
+}
+
 /// What lost replies and wrong clocks mean for a write that is sent again with the same bytes.
 pub(crate) struct Tries {
     pub(crate) by: Instant,

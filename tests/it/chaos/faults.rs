@@ -22,10 +22,18 @@ pub(super) enum Fault {
     /// It is frozen until its replica has taken its place, and then goes on where it was: what everybody sees of a
     /// server behind a network that is cut.
     PrimaryFrozen,
+    /// It loses the lines to all other servers until its replica has taken its place. Clients still reach both.
+    PrimaryCutOff,
+    /// The same, and clients do not reach it either: what everybody sees of a machine whose network is gone.
+    PrimaryUnreachable,
+    /// The servers are two halves by lot that do not reach each other for a while. Clients reach all of them.
+    Split,
     /// `CLUSTER FAILOVER`.
     FailedOver,
     ReplicaKilled,
     ReplicaFrozen,
+    /// It loses the line to its primary for a while, and to nobody else.
+    ReplicaCutOff,
     /// A primary is frozen for too short a time for a failover.
     Hiccup,
     /// It hears no client for a while (`CLIENT PAUSE`), and is well to the other servers: a network that is cut between
@@ -38,22 +46,34 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 14] = [
         // First, since it loses something for certain.
         Self::PrimaryKilledAhead,
+        // So that it happens however short the time is.
+        Self::PrimaryCutOff,
         Self::PrimaryKilled,
         Self::PrimaryFrozen,
+        Self::PrimaryUnreachable,
+        Self::Split,
         Self::FailedOver,
         Self::ReplicaKilled,
         Self::ReplicaFrozen,
+        Self::ReplicaCutOff,
         Self::Hiccup,
         Self::Deaf,
         Self::Cut,
         Self::SlotsMoved,
     ];
     /// Those after which the primaries are the same.
-    pub(super) const WITHOUT_FAILOVER: [Self; 6] =
-        [Self::SlotsMoved, Self::ReplicaKilled, Self::ReplicaFrozen, Self::Hiccup, Self::Deaf, Self::Cut];
+    pub(super) const WITHOUT_FAILOVER: [Self; 7] = [
+        Self::SlotsMoved,
+        Self::ReplicaCutOff,
+        Self::ReplicaKilled,
+        Self::ReplicaFrozen,
+        Self::Hiccup,
+        Self::Deaf,
+        Self::Cut,
+    ];
 }
 
 /// A fault that is over.
@@ -83,12 +103,12 @@ pub(super) fn culprit(happened: &[Happened], slot: u16, acknowledged: Instant) -
     written.find_map(|at| happened.iter().find(|fault| fault.may_have_lost(slot, at))).map(|fault| fault.fault)
 }
 
-/// Has these faults happen one after the other, each kind once before any comes again: the first one first, then as the
+/// Has these faults happen one after the other, each kind once before any comes again: the first two first, then as the
 /// lot has it.
 pub(super) fn torment(cluster: &Cluster, faults: &[Fault], mut rng: Rng, until: Instant) -> Vec<Happened> {
     let mut happened = Vec::new();
     let mut order = faults.to_vec();
-    rng.shuffle(&mut order[1..]);
+    rng.shuffle(&mut order[2..]);
     loop {
         for fault in &order {
             if Instant::now() >= until {
@@ -130,6 +150,22 @@ fn befall(cluster: &Cluster, fault: Fault, rng: &mut Rng) -> Happened {
             cluster.wait_for_new_primary(&key, primary);
             primary.resume();
         }
+        Fault::PrimaryCutOff | Fault::PrimaryUnreachable => {
+            let key = key_on(cluster, primary);
+            if fault == Fault::PrimaryUnreachable {
+                cluster.cut_clients(primary);
+            }
+            for other in cluster.nodes().iter().filter(|node| node.port() != primary.port()) {
+                cluster.cut(primary, other);
+            }
+            until_another_serves(cluster, &key, primary);
+            cluster.mend();
+        }
+        Fault::Split => {
+            split(cluster, rng);
+            pause(rng, 500..4000);
+            cluster.mend();
+        }
         Fault::FailedOver => drop(cluster.failover(&key_on(cluster, primary))),
         Fault::ReplicaKilled => {
             replica.kill();
@@ -140,6 +176,11 @@ fn befall(cluster: &Cluster, fault: Fault, rng: &mut Rng) -> Happened {
             replica.pause();
             pause(rng, 200..2000);
             replica.resume();
+        }
+        Fault::ReplicaCutOff => {
+            cluster.cut(primary, replica);
+            pause(rng, 200..2000);
+            cluster.mend();
         }
         Fault::Hiccup => {
             primary.pause();
@@ -160,11 +201,54 @@ fn befall(cluster: &Cluster, fault: Fault, rng: &mut Rng) -> Happened {
         Fault::SlotsMoved => moved = move_slots(cluster, rng),
     }
     cluster.wait_until_well();
+    wait_for_replicas(cluster);
     pause(rng, 0..500);
     let after = shards(cluster);
     let gone = before.into_iter().filter(|(port, _)| !after.iter().any(|(other, _)| other == port));
     let replaced: Vec<_> = gone.flat_map(|(_, slots)| slots).collect();
     Happened { fault, began, ended: Instant::now(), replaced, moved }
+}
+
+/// Cuts the lines between two halves, each of at least two servers.
+fn split(cluster: &Cluster, rng: &mut Rng) {
+    let mut nodes: Vec<_> = cluster.nodes().iter().collect();
+    rng.shuffle(&mut nodes);
+    let (one, other) = nodes.split_at(rng.usize(2..nodes.len() - 1));
+    for (one, other) in one.iter().flat_map(|one| other.iter().map(move |other| (one, other))) {
+        cluster.cut(one, other);
+    }
+}
+
+/// Waits until another server serves a key, whatever this one thinks.
+fn until_another_serves(cluster: &Cluster, key: &str, primary: &RedisServer) {
+    let begun = Instant::now();
+    while cluster.primary_of(key).port() == primary.port() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody takes the place of a primary that is cut off");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until each primary has its replica again. A server that came back may have stayed a primary, without slots: where
+/// replicas do not migrate, Redis lets it follow who has its slots only if that one has no others.
+fn wait_for_replicas(cluster: &Cluster) {
+    let alone = || {
+        let shards = cluster.shards().into_iter().map(|(primary, _)| primary);
+        shards.filter(|primary| cluster.replicas_of(primary).is_empty()).collect::<Vec<_>>()
+    };
+    let begun = Instant::now();
+    while let Some(primary) = alone().first() {
+        let table = primary.run(&["CLUSTER", "NODES"]).text();
+        assert!(begun.elapsed() < Duration::from_secs(20), "port {} stays alone:\n{table}", primary.port());
+        let has_slots = |node: &RedisServer| cluster.shards().iter().any(|(primary, _)| primary.port() == node.port());
+        let is_idle = |node: &&RedisServer| node.run(&["ROLE"]).list()[0].text() == "master" && !has_slots(node);
+        if let Some(idle) = cluster.nodes().iter().find(is_idle).filter(|_| begun.elapsed() > Duration::from_secs(2)) {
+            idle.run(&["FLUSHALL"]);
+            // It may have found its place in this moment.
+            let _ = idle.command(&["CLUSTER", "REPLICATE", &primary.run(&["CLUSTER", "MYID"]).text()]);
+            cluster.wait_until_well();
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn move_slots(cluster: &Cluster, rng: &mut Rng) -> Vec<(u16, Instant)> {
@@ -194,19 +278,7 @@ fn pause(rng: &mut Rng, millis: std::ops::Range<u64>) {
 
 /// The ports of the primaries, each with its slots; the servers agree on them at this moment.
 fn shards(cluster: &Cluster) -> Vec<(u16, Vec<RangeInclusive<u16>>)> {
-    let table = cluster.nodes()[0].run(&["CLUSTER", "NODES"]).text();
-    let primaries = table.lines().map(|line| line.split(' ').collect::<Vec<_>>()).filter(|line| line.len() > 8);
-    primaries.map(|line| (port(line[1]), line[8..].iter().map(|slots| range(slots)).collect())).collect()
-}
-
-/// Of `127.0.0.1:7000@17000`.
-fn port(address: &str) -> u16 {
-    address.rsplit_once(':').unwrap().1.split('@').next().unwrap().parse().unwrap()
-}
-
-fn range(slots: &str) -> RangeInclusive<u16> {
-    let (first, last) = slots.split_once('-').unwrap_or((slots, slots));
-    first.parse().unwrap()..=last.parse().unwrap()
+    cluster.shards().into_iter().map(|(primary, slots)| (primary.port(), slots)).collect()
 }
 
 fn at(cluster: &Cluster, port: u16) -> &RedisServer {

@@ -12,7 +12,7 @@ use super::shop::Seen;
 const NOTHING_HAPPENS_AFTER: Duration = Duration::from_secs(1);
 
 /// A logout that failed has succeeded by then: no fault takes longer, and it is tried again every two seconds at least.
-const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What must never be, whatever the servers lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +45,8 @@ pub(super) enum Lost {
     Rotation,
     /// An acknowledged logout: the session lives again.
     LogOut,
+    /// An acknowledged end of all of the user's sessions: this one lives.
+    Revocation,
     /// A logout that failed, and was to be tried again: the session lives yet.
     FailedLogOut,
     /// An edit of unknown outcome that had not been made, and was made all the same.
@@ -58,6 +60,8 @@ pub(super) struct Loss {
     pub(super) handle: String,
     /// When it was acknowledged: any of these may be what was lost.
     pub(super) acknowledged: Vec<Instant>,
+    /// When the session was entered in the list of its user's. `None`: that is not what was lost.
+    pub(super) entered: Option<Instant>,
     details: String,
 }
 
@@ -70,6 +74,8 @@ impl fmt::Display for Loss {
 struct Edit {
     tag: String,
     outcome: Outcome,
+    /// Whether the answer said so. It may have said nothing of it: an edit whose session is replaced meanwhile is dropped.
+    said_so: bool,
     answered: Instant,
 }
 
@@ -92,6 +98,10 @@ pub(super) enum State {
     LoggedOut(Instant),
     /// Its user has logged out, and was told that it failed.
     LogOutFailed(Instant),
+    /// All sessions of its user were ended, from when it was first tried until it was told that they were.
+    Revoked(Instant, Instant),
+    /// All sessions of its user are being ended since then, and nobody was told yet that they were.
+    Revoking(Instant),
     /// Its user had to log in again: a rotation that was not answered has taken his cookie.
     RotatedAway,
     /// Its user had to log in again: this is on the list of losses.
@@ -104,6 +114,8 @@ impl State {
             Self::Alive => "alive",
             Self::LoggedOut(_) => "logged out",
             Self::LogOutFailed(_) => "logged out with an error",
+            Self::Revoked(..) => "revoked",
+            Self::Revoking(_) => "perhaps revoked",
             Self::RotatedAway => "lost to a rotation that was not answered",
             Self::Lost => "lost",
         }
@@ -115,6 +127,8 @@ pub(super) struct Life {
     pub(super) user: String,
     pub(super) name: String,
     pub(super) handle: String,
+    /// Whether an answer says that the write is on all replicas.
+    durable: bool,
     /// When a cookie was given: at the login and at each rotation that was answered.
     given: Vec<Instant>,
     /// When a rotation was not answered, of which it is not known yet that it was not made.
@@ -131,12 +145,13 @@ pub(super) struct Life {
 
 impl Life {
     /// Begun with a login that was acknowledged now.
-    pub(super) fn new(user: &str, name: &str, seen: &Seen, browser: Browser<Router>) -> Self {
+    pub(super) fn new(user: &str, name: &str, seen: &Seen, browser: Browser<Router>, durable: bool) -> Self {
         let (given, handle) = (vec![Instant::now()], seen.handle.clone().unwrap_or_default());
         let mut life = Self {
             user: user.to_owned(),
             name: name.to_owned(),
             handle,
+            durable,
             given,
             rotation_unknown: None,
             edits: Vec::new(),
@@ -162,10 +177,10 @@ impl Life {
     }
 
     /// An edit was answered.
-    pub(super) fn edited(&mut self, tag: String, acknowledged: bool) {
+    pub(super) fn edited(&mut self, tag: String, said_so: bool) {
         // Whose id is replaced before its edit is written keeps the response, which says nothing of the edit.
-        let outcome = if acknowledged && self.rotation_unknown.is_none() { Outcome::Made } else { Outcome::Unknown };
-        self.edits.push(Edit { tag, outcome, answered: Instant::now() });
+        let outcome = if said_so && self.rotation_unknown.is_none() { Outcome::Made } else { Outcome::Unknown };
+        self.edits.push(Edit { tag, outcome, said_so, answered: Instant::now() });
     }
 
     /// A rotation was answered; `None`: by nobody who knows.
@@ -174,6 +189,10 @@ impl Life {
             Some(before) => {
                 self.before_rotations.push((before, Instant::now()));
                 self.given.push(Instant::now());
+                // It stands where this one does, and comes no more: its id is replaced.
+                if self.durable {
+                    self.rotation_unknown = None;
+                }
             }
             None => self.rotation_unknown = Some(Instant::now()),
         }
@@ -186,11 +205,22 @@ impl Life {
         }
         match &seen.user {
             Some(_) => {
-                self.rotation_unknown.take_if(|answered| *answered + NOTHING_HAPPENS_AFTER <= sent);
+                let durable_since = self.durable_since(seen);
+                self.rotation_unknown.take_if(|answered| {
+                    let over = *answered + NOTHING_HAPPENS_AFTER;
+                    over <= sent && durable_since.is_none_or(|since| since.is_some_and(|since| over <= since))
+                });
                 self.compare(seen, sent);
             }
             None => self.gone(&seen.status),
         }
+    }
+
+    /// When the last edit that is there and was acknowledged was answered: all that was before it is on the replicas too.
+    /// `None`: that says nothing, since writes do not wait for them. `Some(None)`: there is no such edit.
+    fn durable_since(&self, seen: &Seen) -> Option<Option<Instant>> {
+        let is_there = |edit: &&Edit| edit.said_so && seen.kept.tags.contains(&edit.tag);
+        self.durable.then(|| self.edits.iter().filter(is_there).map(|edit| edit.answered).max())
     }
 
     /// The session is not there, or not for this cookie.
@@ -203,16 +233,16 @@ impl Life {
         self.lose(Lost::Session, self.given.clone(), how);
     }
 
-    /// Looks at a session that should be dead, with a cookie of before its end or of before a rotation.
-    pub(super) fn look_behind(&mut self, seen: &Seen, what: Lost, answered: Instant) {
+    /// Looks at a session that should be dead, with a cookie of before its end or of before a rotation, which somebody
+    /// acknowledged at some moment between these.
+    pub(super) fn look_behind(&mut self, seen: &Seen, what: Lost, from: Instant, to: Instant) {
         if seen.user.is_none() {
             return;
         }
         self.compare_names(seen);
-        // Of a logout that failed nobody is told when it succeeded.
-        let later = if what == Lost::FailedLogOut { TRIED_AGAIN_WITHIN } else { Duration::ZERO };
-        let halves = 0..=u32::try_from(later.as_millis() / 500).unwrap();
-        let acknowledged = halves.map(|half| answered + half * Duration::from_millis(500)).collect();
+        let halves = 0..=u32::try_from((to - from).as_millis() / 500).unwrap();
+        let mut acknowledged: Vec<_> = halves.map(|half| from + half * Duration::from_millis(500)).collect();
+        acknowledged.push(to);
         self.lose(what, acknowledged, &seen.status);
     }
 
@@ -223,6 +253,15 @@ impl Life {
         if (count, count) != (kept.edits, kept.merged) {
             self.wrong.push((Wrong::Half, format!("{}: {kept:?}", self.name)));
         }
+        // An edit stays if it stands before one that was acknowledged, since that one waited for both; of what nobody
+        // acknowledged, somebody may have read what a failover undoes.
+        let stay = match self.durable {
+            false => kept.tags.len(),
+            true => {
+                let acknowledged = |tag: &&String| self.edits.iter().any(|edit| edit.said_so && edit.tag == **tag);
+                kept.tags.iter().rposition(|tag| acknowledged(&tag)).map_or(0, |last| last + 1)
+            }
+        };
         let mut tags = kept.tags.clone();
         tags.sort();
         tags.dedup();
@@ -236,10 +275,11 @@ impl Life {
             let what = match edit.outcome {
                 Outcome::Made if !is_there => Lost::Edit,
                 Outcome::NotMade if is_there => Lost::MadeLate,
-                Outcome::Unknown if is_there => {
+                Outcome::Unknown if kept.tags[..stay].contains(&edit.tag) => {
                     edit.outcome = Outcome::Made;
                     continue;
                 }
+                Outcome::Unknown if is_there => continue,
                 Outcome::Unknown if is_over => {
                     edit.outcome = Outcome::NotMade;
                     continue;
@@ -269,7 +309,9 @@ impl Life {
     fn lose(&mut self, what: Lost, acknowledged: Vec<Instant>, details: &str) {
         let (user, handle) = (self.user.clone(), self.handle.clone());
         let details = format!("{}: {details}", self.name);
-        self.losses.push(Loss { what, user, handle, acknowledged, details });
+        // Who ends all sessions of a user finds them in his list.
+        let entered = self.given.first().copied().filter(|_| what == Lost::Revocation);
+        self.losses.push(Loss { what, user, handle, acknowledged, entered, details });
     }
 }
 
@@ -293,7 +335,11 @@ mod tests {
     }
 
     fn life() -> Life {
-        Life::new("ada", "ada.0", &loaded(&[]), Browser::new(Router::new()))
+        Life::new("ada", "ada.0", &loaded(&[]), Browser::new(Router::new()), false)
+    }
+
+    fn durable_life() -> Life {
+        Life { durable: true, ..life() }
     }
 
     fn in_seconds(seconds: u64) -> Instant {
@@ -353,6 +399,51 @@ mod tests {
     }
 
     #[test]
+    fn where_writes_wait_for_replicas_only_what_was_acknowledged_must_stay() {
+        let then = |seconds, tags: &[&str], life: &mut Life| life.look(&loaded(tags), in_seconds(seconds));
+        let with = |acknowledged: bool, later: Option<bool>| {
+            let mut life = durable_life();
+            life.edited("ada.0.0".to_owned(), acknowledged);
+            then(1, &["ada.0.0"], &mut life);
+            if let Some(acknowledged) = later {
+                life.edited("ada.0.1".to_owned(), acknowledged);
+                then(2, &["ada.0.0", "ada.0.1"], &mut life);
+            }
+            then(4, &[], &mut life);
+            life.losses.iter().map(|loss| loss.what).collect::<Vec<_>>()
+        };
+        assert_eq!(with(true, None), [Lost::Edit]);
+        assert_eq!(with(false, None), []);
+        assert_eq!(with(false, Some(false)), []);
+        assert_eq!(with(false, Some(true)), [Lost::Edit; 2], "it stands before one that was acknowledged");
+    }
+
+    #[test]
+    fn where_writes_wait_for_replicas_a_rotation_that_was_not_answered_is_sure_with_the_next_answer() {
+        let nobody = || Seen { user: None, ..loaded(&[]) };
+        let gone = |mut life: Life| {
+            life.look(&nobody(), in_seconds(9));
+            life.state
+        };
+        let mut read = durable_life();
+        read.rotated(None);
+        read.look(&loaded(&[]), in_seconds(2));
+        assert_eq!(gone(read), State::RotatedAway, "what was read may be undone");
+        let mut rotated = durable_life();
+        rotated.rotated(None);
+        rotated.rotated(Some(Browser::new(Router::new())));
+        assert_eq!(gone(rotated), State::Lost);
+        for (later, wanted) in [(0, State::RotatedAway), (2, State::Lost)] {
+            let mut edited = durable_life();
+            edited.rotated(None);
+            edited.edited("ada.0.0".to_owned(), true);
+            edited.edits[0].answered += Duration::from_secs(later);
+            edited.look(&loaded(&["ada.0.0"]), in_seconds(3));
+            assert_eq!(gone(edited), wanted, "{later}");
+        }
+    }
+
+    #[test]
     fn a_session_that_is_gone_was_lost_unless_an_unanswered_rotation_took_it() {
         let nobody = || Seen { user: None, ..loaded(&[]) };
         let mut lost = life();
@@ -371,10 +462,13 @@ mod tests {
 
     #[test]
     fn a_session_that_lives_after_its_end_is_seen() {
-        let mut life = life();
-        life.look_behind(&Seen { user: None, ..loaded(&[]) }, Lost::LogOut, Instant::now());
+        let (mut life, at) = (life(), Instant::now());
+        life.look_behind(&Seen { user: None, ..loaded(&[]) }, Lost::LogOut, at, at);
         assert!(life.losses.is_empty());
-        life.look_behind(&loaded(&[]), Lost::LogOut, Instant::now());
-        assert_eq!(life.losses[0].what, Lost::LogOut);
+        life.look_behind(&loaded(&[]), Lost::LogOut, at, at);
+        assert_eq!((life.losses[0].what, life.losses[0].entered), (Lost::LogOut, None));
+        life.look_behind(&loaded(&[]), Lost::Revocation, at, at + Duration::from_millis(600));
+        let seconds: Vec<_> = life.losses[1].acknowledged.iter().map(|then| (*then - at).as_millis()).collect();
+        assert_eq!((seconds.as_slice(), life.losses[1].entered.is_some()), ([0, 500, 600].as_slice(), true));
     }
 }

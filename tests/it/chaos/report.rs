@@ -9,7 +9,7 @@ use redis_session_core::User as UserId;
 use redis_session_testkit::Cluster;
 
 use super::faults::{Fault, Happened, culprit};
-use super::life::{Life, Loss, State, Wrong, is_of};
+use super::life::{Life, Loss, Lost, State, Wrong, is_of};
 use super::user::{Answer, User};
 
 /// How soon after the last fault everybody must have had a good answer.
@@ -70,6 +70,13 @@ impl Chaos {
         assert!(unexplained.is_empty(), "{unexplained:#?}");
     }
 
+    /// What was on all replicas when it was acknowledged is there, whichever server was lost.
+    pub(super) fn nothing_acknowledged_is_lost(&self) {
+        let lost = self.losses().filter(|loss| loss.what != Lost::FailedLogOut);
+        let lost: Vec<_> = lost.map(|loss| format!("{loss}, {:?}", self.culprit(loss))).collect();
+        assert!(lost.is_empty(), "{lost:#?}");
+    }
+
     pub(super) fn losses(&self) -> impl Iterator<Item = &Loss> {
         self.lives().flat_map(|life| &life.losses)
     }
@@ -99,9 +106,11 @@ impl Chaos {
     /// list.
     fn culprit(&self, loss: &Loss) -> Option<Fault> {
         let user = UserId::new(&loss.user).unwrap().key(&"main".into()).to_text();
-        let keys = [format!("sess:main:{}", loss.handle), format!("sess:{user}")];
-        let slots = keys.map(|key| self.cluster.slot_of(&key));
-        let mut times = slots.iter().flat_map(|slot| loss.acknowledged.iter().rev().map(move |at| (*slot, *at)));
+        let slot = |key: String| self.cluster.slot_of(&key);
+        let (session, list) = (slot(format!("sess:main:{}", loss.handle)), slot(format!("sess:{user}")));
+        let written = |slot| loss.acknowledged.iter().rev().map(move |at| (slot, *at));
+        let entered = loss.entered.map(|at| (list, at));
+        let mut times = written(session).chain(written(list)).chain(entered);
         times.find_map(|(slot, at)| culprit(&self.happened, slot, at))
     }
 

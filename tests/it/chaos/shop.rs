@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use redis_session::{Error, RedisSessionLayer, Session};
+use redis_session::{Error, RedisSessionLayer, Session, Sessions};
 use serde::{Deserialize, Serialize};
 
 /// What a session keeps: each edit in three ways at once.
@@ -54,6 +54,7 @@ pub(super) fn shop(layer: RedisSessionLayer) -> Router {
         .route("/save/{tag}", get(save))
         .route("/rotate", get(rotate))
         .route("/log-out", get(log_out))
+        .route("/revoke/{user}", get(revoke))
         .layer(layer)
 }
 
@@ -98,4 +99,9 @@ async fn log_out(kept: Session<Kept>) -> Result<Response, Error> {
     let seen = Seen::by(&kept)?;
     kept.session().log_out().await?;
     Ok(seen.answer())
+}
+
+/// Ends all sessions of a user: what somebody who may do that asks for him.
+async fn revoke(Path(user): Path<String>, sessions: Sessions) -> Result<String, Error> {
+    Ok(sessions.revoke_all(user).await?.to_string())
 }

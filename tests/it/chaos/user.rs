@@ -1,4 +1,4 @@
-//! A user: logs in, writes, rotates, logs out, and again, and writes every answer down.
+//! A user: logs in, writes, rotates, logs out, here or everywhere, and again, and writes every answer down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,9 +8,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use fastrand::Rng;
+use redis_session::Durability;
 use redis_session_testkit::{Browser, Page};
 
-use super::life::{Life, Lost, State, Wrong};
+use super::life::{Life, Lost, State, TRIED_AGAIN_WITHIN, Wrong};
 use super::shop::Seen;
 
 /// The longest that a step of a request waits for Redis: the default.
@@ -29,6 +30,7 @@ pub(super) enum Asked {
     Save,
     Rotate,
     LogOut,
+    Revoke,
 }
 
 impl Asked {
@@ -39,8 +41,8 @@ impl Asked {
             Self::LogIn => 4,
             Self::Read => 1,
             Self::Edit | Self::Save | Self::Rotate => 2,
-            // Load, end, leave the list.
-            Self::LogOut => 3,
+            // Load or doom, end, leave the list.
+            Self::LogOut | Self::Revoke => 3,
         }
     }
 
@@ -62,16 +64,17 @@ pub(super) struct User {
     app: Router,
     rng: Rng,
     stop: Arc<AtomicBool>,
+    durability: Durability,
     pub(super) lives: Vec<Life>,
     pub(super) answers: Vec<Answer>,
     pub(super) wrong: Vec<(Wrong, String)>,
 }
 
 impl User {
-    pub(super) fn new(number: usize, app: Router, seed: u64, stop: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(number: usize, app: Router, seed: u64, stop: Arc<AtomicBool>, durability: Durability) -> Self {
         let rng = Rng::with_seed(seed.wrapping_add(1 + number as u64));
         let (lives, answers, wrong) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name: format!("user-{number}"), app, rng, stop, lives, answers, wrong }
+        Self { name: format!("user-{number}"), app, rng, stop, durability, lives, answers, wrong }
     }
 
     /// Until he is told to stop; the last session stays.
@@ -85,7 +88,12 @@ impl User {
                 self.act(&mut life).await;
             }
             if !self.is_stopped() && life.state == State::Alive {
-                self.log_out(&mut life).await;
+                match self.rng.u32(0..4) {
+                    // On a device that is left as it is.
+                    0 => {}
+                    1 => self.log_out_everywhere(&mut life).await,
+                    _ => self.log_out(&mut life).await,
+                }
             }
             // In a tab that was left open: what it is told takes no cookie away, nor gives one.
             self.ask(&life.browser, Asked::Read, "/read").await;
@@ -113,7 +121,7 @@ impl User {
             let life = format!("{}.{}.{attempt}", self.name, self.lives.len());
             let page = self.ask(&browser, Asked::LogIn, &format!("/log-in/{}/{life}", self.name)).await;
             match (page.status.as_u16(), seen(&page)) {
-                (200, Some(seen)) => return Some(Life::new(&self.name, &life, &seen, browser)),
+                (200, Some(seen)) => return Some(Life::new(&self.name, &life, &seen, browser, self.is_durable())),
                 // Its entry went with a primary before the login looked at it once more, or nobody knows.
                 (409 | 503, _) => {}
                 _ => self.wrong.push((Wrong::Answer, format!("{page:?}"))),
@@ -183,6 +191,29 @@ impl User {
         }
     }
 
+    /// Until it is said that all of his sessions have ended: who is told that it failed has to do it again.
+    async fn log_out_everywhere(&mut self, life: &mut Life) {
+        let set = |user: &mut Self, life: &mut Life, from: State, to: State| {
+            let lives = user.lives.iter_mut().chain([life]);
+            lives.filter(|life| life.state == from).for_each(|life| life.state = to);
+        };
+        let begun = Instant::now();
+        set(self, life, State::Alive, State::Revoking(begun));
+        let browser = Browser::new(self.app.clone());
+        while !self.is_stopped() {
+            let page = self.ask(&browser, Asked::Revoke, &format!("/revoke/{}", self.name)).await;
+            match page.status.as_u16() {
+                200 => return set(self, life, State::Revoking(begun), State::Revoked(begun, Instant::now())),
+                503 => self.pause().await,
+                _ => self.wrong.push((Wrong::Answer, format!("{page:?}"))),
+            }
+        }
+    }
+
+    fn is_durable(&self) -> bool {
+        self.durability != Durability::Fast
+    }
+
     async fn ask(&mut self, browser: &Browser<Router>, asked: Asked, path: &str) -> Page {
         let (page, took) = timed(browser, path.to_owned()).await;
         self.answered(browser, asked, &page, took);
@@ -197,7 +228,8 @@ impl User {
         if has_cookies && !asked.sets_cookies() || removes_cookie(page) && asked != Asked::LogOut {
             self.wrong.push((Wrong::Cookie, format!("{asked:?}: {page:?}")));
         }
-        if took > DEADLINE * asked.steps() + SLACK {
+        let waits = self.durability.replication().map_or(Duration::ZERO, |replication| replication.within);
+        if took > DEADLINE * asked.steps() + waits + SLACK {
             self.wrong.push((Wrong::TooSlow, format!("{asked:?}: {took:?}")));
         }
     }
@@ -218,14 +250,18 @@ impl User {
         for mut life in std::mem::take(&mut self.lives) {
             for (browser, at) in std::mem::take(&mut life.before_rotations) {
                 let seen = self.read(&browser).await;
-                life.look_behind(&seen, Lost::Rotation, at);
+                life.look_behind(&seen, Lost::Rotation, at, at);
             }
             let (sent, seen) = (Instant::now(), self.read(&life.browser.clone()).await);
             match life.state {
                 State::Alive => life.look(&seen, sent),
-                State::LoggedOut(at) => life.look_behind(&seen, Lost::LogOut, at),
-                State::LogOutFailed(at) => life.look_behind(&seen, Lost::FailedLogOut, at),
-                State::RotatedAway | State::Lost => {}
+                State::LoggedOut(at) => life.look_behind(&seen, Lost::LogOut, at, at),
+                // Nobody is told when it succeeds.
+                State::LogOutFailed(at) => {
+                    life.look_behind(&seen, Lost::FailedLogOut, at, at + TRIED_AGAIN_WITHIN);
+                }
+                State::Revoked(from, to) => life.look_behind(&seen, Lost::Revocation, from, to),
+                State::Revoking(_) | State::RotatedAway | State::Lost => {}
             }
             self.lives.push(life);
         }

@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant};
 
 use redis_session_core::{
-    Created, End, Ended, Reason, Replication, Save, Saved, Step, Store, Stored, Time, Token, Waited, Whose,
+    Created, Doom, Doomed, End, Ended, Enter, Entered, Index, Reason, Replication, Save, Saved, Step, Store, Stored,
+    Time, Token, User, UserKey, Waited, Which, Whose,
 };
 use redis_session_store::RedisStore;
 use redis_session_testkit::{Action, Cluster, Proxy, RedisServer, Replicas};
@@ -222,6 +223,20 @@ async fn r83_writes_that_wait_in_vain_hold_up_nobody_and_no_longer_than_they_wer
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn r83_a_server_that_does_not_know_the_script_yet_is_not_waited_for_twice() {
+    let redis = Replicas::start(1);
+    let store = patient(&redis.primary().url()).await;
+    let visitor = Visitor::new();
+    let save = visitor.merge(visitor.born(&store, &[]).await, count("n"));
+    redis.replicas()[0].pause();
+    redis.primary().run(&["SCRIPT", "FLUSH"]);
+    let within = Duration::from_secs(1);
+    let begun = Instant::now();
+    missed(store.save_durably(&visitor.key, &save, Replication { replicas: 1, within }).await.unwrap(), "on 0 of 1");
+    assert!((within..within + SLACK * 9 / 10).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_to_wait_on_are_kept_and_made_anew() {
     let redis = Replicas::start(1);
     let store = patient(&redis.primary().url()).await;
@@ -341,6 +356,52 @@ async fn on_a_cluster_each_write_waits_where_it_was_made_also_while_slots_move()
             assert_eq!(n(&store, &visitor).await, "1");
         }
     }
+}
+
+fn ada() -> UserKey {
+    User::new("ada").unwrap().key(&"main".into())
+}
+
+fn enter(visitor: &Visitor) -> Enter {
+    let (session, life) = (visitor.key.handle(), Duration::from_secs(600));
+    Enter { session, life, cap: None, age: Duration::ZERO, instead_of: None, not_after: Time::MAX }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_cluster_the_entry_of_a_login_and_a_revocation_wait_on_the_server_of_the_list() {
+    let cluster = Cluster::start();
+    let store = patient(&cluster.url()).await;
+    let (user, visitor) = (ada(), Visitor::new());
+    let list = format!("sess:{}", user.to_text());
+    let replica = cluster.replicas_of(cluster.primary_of(&list))[0];
+    let enter = enter(&visitor);
+    let doom = |which| Doom { which, not_after: Time::MAX };
+    let entered = Entered::Entered { since_revoked: None, doomed: Vec::new() };
+    assert_eq!(reached(store.enter_durably(&user, &enter, on(1)).await.unwrap()), entered);
+    replica.run(&["READONLY"]);
+    assert_eq!(replica.run(&["ZCARD", &list]).int(), 1);
+    replica.pause();
+    assert_eq!(missed(store.enter_durably(&user, &enter, soon(1)).await.unwrap(), "on 0 of 1 replicas"), entered);
+    let all = missed(store.doom_durably(&user, &doom(Which::All), soon(1)).await.unwrap(), "on 0 of 1 replicas");
+    assert_eq!(all, Doomed::Doomed(vec![visitor.key.handle()]));
+    // Nothing was written.
+    assert_eq!(reached(store.enter_durably(&user, &enter, soon(1)).await.unwrap()), Entered::Doomed);
+    let other = doom(Which::Only(Visitor::new().key.handle()));
+    assert_eq!(reached(store.doom_durably(&user, &other, soon(1)).await.unwrap()), Doomed::Missing);
+    replica.resume();
+    assert_eq!(reached(store.doom_durably(&user, &doom(Which::All), on(1)).await.unwrap()), all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_one_server_the_session_waits_for_its_entry_and_a_revocation_waits_by_itself() {
+    let redis = Replicas::start(1);
+    let store = patient(&redis.primary().url()).await;
+    let (user, visitor) = (ada(), Visitor::new());
+    redis.replicas()[0].pause();
+    reached(store.enter_durably(&user, &enter(&visitor), soon(1)).await.unwrap());
+    assert_eq!(redis.primary().command_count("WAIT"), 0);
+    let all = Doom { which: Which::All, not_after: Time::MAX };
+    missed(store.doom_durably(&user, &all, soon(1)).await.unwrap(), "on 0 of 1 replicas");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ mod cluster;
 mod connect;
 mod deploy;
 mod durable;
+mod failover;
 mod faults;
 mod load;
 mod memory;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis_session_core::{Durability, Store};
+use redis_session_core::Store;
 use redis_session_store::RedisStore;
 use redis_session_testkit::{RedisServer, Sentinels, store_contract};
 
@@ -102,55 +102,6 @@ async fn r79_the_store_follows_the_primary_and_is_back_before_sentinel_tells_of_
         );
         assert!(gap < announced + SECOND, "{fault:?}: {gap:?} without service");
         assert!(slowest < SECOND, "{fault:?}: {slowest:?}");
-    }
-}
-
-/// How a primary goes whose writes are counted afterwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Going {
-    ByHand,
-    Killed,
-    /// Its replicas are a tenth of a second behind.
-    KilledAheadOfReplicas,
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_count_that_was_on_all_replicas_is_lost_with_a_primary() {
-    let all = Durability::Replicated { replicas: 2, within: Duration::from_millis(300) };
-    for going in [Going::ByHand, Going::Killed, Going::KilledAheadOfReplicas] {
-        for durability in [Durability::Fast, all] {
-            let sentinels = Sentinels::start();
-            let store = store(&sentinels, Duration::from_millis(250)).await;
-            let visitors: Vec<_> = (0..8).map(|_| Arc::new(Visitor::new())).collect();
-            let load = Load::start_with(&store, &visitors, Duration::from_millis(1), durability).await;
-            load.goes_on(4000).await;
-            let old = sentinels.primary();
-            match going {
-                Going::ByHand => sentinels.begin_failover(),
-                Going::Killed => old.kill(),
-                Going::KilledAheadOfReplicas => {
-                    let replicas = || sentinels.servers().iter().filter(|server| server.port() != old.port());
-                    replicas().for_each(RedisServer::pause);
-                    // What was sent, they would find when they go on.
-                    old.run(&["CLIENT", "KILL", "TYPE", "replica"]);
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    old.kill();
-                    replicas().for_each(RedisServer::resume);
-                }
-            }
-            sentinels.wait_for_new_primary(old);
-            load.goes_on(4000).await;
-            let all = load.end().await;
-            let sum = |of: fn(&(crate::load::Seen, u64)) -> u64| all.iter().map(of).sum::<u64>();
-            let (counted, unknown, lost) =
-                (sum(|(seen, _)| seen.counted), sum(|(seen, _)| seen.unknown), sum(|(_, lost)| *lost));
-            println!("{going:?}, {durability:?}: {lost} of {counted} acknowledged counts lost, {unknown} others");
-            assert!(counted > 100, "{counted}");
-            match durability {
-                Durability::Replicated { .. } => assert_eq!(lost, 0, "of {counted}"),
-                Durability::Fast => assert!(going != Going::KilledAheadOfReplicas || lost > 0, "what else is shown?"),
-            }
-        }
     }
 }
 
