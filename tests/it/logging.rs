@@ -75,6 +75,41 @@ impl Log {
     }
 }
 
+/// fred tells nobody why it does not connect again, and a password that is wrong looks like a Redis that is away.
+#[tokio::test]
+async fn why_redis_cannot_be_connected_is_told_once_and_by_each_answer() {
+    let (log, _guard) = Log::listen();
+    let redis = RedisServer::start();
+    redis.run(&["CONFIG", "SET", "requirepass", "canary-password"]);
+    let url = format!("redis://:canary-wrong@127.0.0.1:{}", redis.port());
+    let store = RedisStore::options(&url).start_without_redis().connect().await.unwrap();
+    let causes = |error: redis_session_core::Error| {
+        let mut text = error.to_string();
+        let mut cause = StdError::source(&error);
+        while let Some(error) = cause {
+            text += &format!(": {error}");
+            cause = error.source();
+        }
+        text
+    };
+    let mut answer = String::new();
+    for _ in 0..400 {
+        answer = causes(store.ping().await.unwrap_err());
+        if answer.contains("WRONGPASS") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(answer.contains("Redis is not connected") && answer.contains("WRONGPASS"), "{answer}");
+    // It is tried again each fifth of a second, and told once.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let text = log.text();
+    let told: Vec<_> = text.lines().filter(|line| line.contains("cannot be connected")).collect();
+    assert!(told.len() == 1 && told[0].contains(" WARN ") && told[0].contains("WRONGPASS"), "{told:?}");
+    assert!(!format!("{answer}{told:?}").contains("canary"));
+    redis.command(&["AUTH", "canary-password"]);
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Visitor {

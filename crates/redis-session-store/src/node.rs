@@ -4,17 +4,19 @@
 //! fred does not notice a server that is silent under steady traffic, so each client has a health check. Its `TIME`s also
 //! set the clock.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::{Error as FredError, ErrorKind};
-use fred::interfaces::{ClientLike, HashesInterface};
-use fred::types::config::Options;
+use fred::interfaces::{ClientLike, EventInterface, HashesInterface};
+use fred::types::config::{Options, Server};
 use fred::types::{ClusterHash, CustomCommand, Value};
 use redis_session_core::{Error, Replication, Time};
+use tokio::sync::broadcast::Receiver as BroadcastReceiver;
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio::task::JoinHandle;
 
 use crate::clock::ServerClock;
@@ -44,9 +46,35 @@ pub(crate) struct Node {
 struct Seat {
     client: Client,
     health: Health,
+    /// Why the last connection failed. `None`: there is one.
+    trouble: Mutex<Option<FredError>>,
 }
 
 impl Seat {
+    /// Takes note of why the client is not connected, which fred tells its listeners only. Answers with what is new.
+    fn note_trouble(&self, errors: &mut BroadcastReceiver<(FredError, Option<Server>)>) -> Option<FredError> {
+        let mut latest = None;
+        loop {
+            match errors.try_recv() {
+                Ok((error, _)) => latest = Some(error),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        let mut trouble = self.trouble();
+        if self.client.is_connected() {
+            *trouble = None;
+            return None;
+        }
+        let news = latest.filter(|latest| trouble.as_ref() != Some(latest))?;
+        *trouble = Some(news.clone());
+        Some(news)
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Option<FredError>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn send(&self, ask: &Ask<'_>, after_asking: bool, by: Instant) -> Result<Value, Failure> {
         match self.put(ask, Named::ByHash, after_asking, by).await {
             // To the same client at once: this also makes the script known to this server.
@@ -79,7 +107,7 @@ impl Node {
         let clock = Arc::<ServerClock>::default();
         let seat = |_| {
             let (client, health) = (target.client(settings, false)?, Health::new(settings.deadline));
-            Ok::<_, Error>(Arc::new(Seat { client, health }))
+            Ok::<_, Error>(Arc::new(Seat { client, health, trouble: Mutex::default() }))
         };
         let seats = (0..settings.clients).map(seat).collect::<Result<Vec<_>, _>>()?;
         let tasks = seats.iter().flat_map(|seat| {
@@ -175,7 +203,8 @@ impl Node {
             }
             cause = Some(Unwell.into());
         }
-        Err(Failure::NotSent(cause))
+        let trouble = || self.seats.iter().find_map(|seat| seat.trouble().clone()).map(Into::into);
+        Err(Failure::NotSent(cause.or_else(trouble)))
     }
 }
 
@@ -192,7 +221,8 @@ pub(crate) async fn stay_connected(client: impl ClientLike, pause: Duration) {
 /// Asks for the time for ever: sets the clock, opens and closes the breaker, and remakes a connection that is silent or
 /// out of step.
 async fn watch(seat: Arc<Seat>, clock: Arc<ServerClock>, place: String) {
-    let Seat { client, health } = &*seat;
+    let Seat { client, health, .. } = &*seat;
+    let mut errors = client.error_rx();
     let mut missed = 0;
     // It returns once connected again, which may take for ever.
     let mut remaking: Option<AbortOnDrop<()>> = None;
@@ -222,6 +252,10 @@ async fn watch(seat: Arc<Seat>, clock: Arc<ServerClock>, place: String) {
             Err(Failure::Odd | Failure::Elsewhere(_)) => in_step = false,
             // The client itself knows, and connects again.
             Err(Failure::NotSent(_) | Failure::Lost(_)) => missed = 0,
+        }
+        if let Some(error) = seat.note_trouble(&mut errors) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(redis = place, error, "Redis cannot be connected; it is tried again and again");
         }
         if health.take_doubt() && in_step {
             in_step = is_in_step(client, Instant::now() + health.patience).await;
