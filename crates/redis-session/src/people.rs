@@ -30,7 +30,7 @@ impl<L> Session<Untyped, L> {
     /// `is_login_refused`: the user's sessions were ended ("log out everywhere", a new password) after the request
     /// arrived; nobody is logged in. `is_user`: the id is empty or over 16 KiB. `is_unavailable`, `is_outcome_unknown`:
     /// the store failed; nobody is logged in. `is_committed`: the response has left. `is_not_replicated`: he is logged in,
-    /// and a failover now may log him out.
+    /// and a failover now may log him out, or on a cluster hide the session from a revocation until its next touch.
     ///
     /// ```
     /// use axum::{Form, response::{IntoResponse, Redirect, Response}};
