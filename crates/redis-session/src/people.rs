@@ -33,7 +33,7 @@ impl<L> Session<Untyped, L> {
     /// empty or over 16 KiB. `is_unavailable`, `is_outcome_unknown`, `is_contended`: the store failed, or others were faster
     /// until the deadline. `is_field`, `is_too_large`: edits of this request cannot be saved with it. `is_config`: the store
     /// keeps no lists of users' sessions. `is_committed`: the response has left. `is_not_replicated`: he is logged in, and a
-    /// failover now may log him out.
+    /// failover now may log him out, or on a cluster hide the session from a revocation until its next touch.
     ///
     /// ```
     /// use axum::{Form, response::{IntoResponse, Redirect, Response}};
