@@ -14,6 +14,7 @@ mod mixups;
 mod persistence;
 mod races;
 mod records;
+mod replicas;
 mod security;
 mod sentinel;
 
