@@ -20,6 +20,7 @@ mod guides {
         csrf: "../docs/csrf.md",
         tenants: "../docs/tenants.md",
         durability: "../docs/durability.md",
+        replica_reads: "../docs/replica-reads.md",
         testing: "../docs/testing.md",
         start_and_stop: "../docs/start-and-stop.md",
         from_axum_session_and_actix_session: "../docs/from-axum-session-and-actix-session.md",

@@ -23,6 +23,7 @@ mod people;
 mod pressure;
 mod regression;
 mod renewals;
+mod replicas;
 mod requests;
 mod responses;
 mod state;

@@ -19,6 +19,7 @@ mod key_ring;
 mod memory;
 mod plan;
 mod random;
+mod read_from;
 mod record;
 mod rules;
 mod steps;
@@ -43,6 +44,7 @@ pub use key_ring::{Derivation, KeyId, KeyRing, Signer, Unverified};
 pub use memory::MemoryStore;
 pub use plan::{Found, Plan, Successor, Why, Wish, look_at};
 pub use random::Random;
+pub use read_from::{Read, ReadFrom, ReplicaRead, Replicas};
 pub use record::{Level, Login, Previous, Reason, Record, ReplacedBy, Stored, Token, Tokens, Tombstone};
 #[doc(hidden)]
 pub use rules::Rule;

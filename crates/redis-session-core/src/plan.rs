@@ -70,13 +70,8 @@ pub fn look_at(stored: Option<Stored>, proof: Proof, life: &Life, now: Option<Ti
         Some(Stored::Ended(Tombstone { reason, at })) => return Found::Ended { reason, lately: lately(at) },
         Some(Stored::Record(record)) => record,
     };
-    if let Some(now) = now {
-        let past = life.deadline(record.created, record.seen, &record.wishes) <= now;
-        let expired = past && Rule::DeadlinesAreChecked.holds();
-        let from_the_future = record.created > now + CLOCK_TOLERANCE || record.seen > now + CLOCK_TOLERANCE;
-        if expired || from_the_future {
-            return Found::Expired;
-        }
+    if now.is_some_and(|now| !stands(&record, life, now)) {
+        return Found::Expired;
     }
     if record.proof == proof || !Rule::ProofIsCheckedAtLoad.holds() {
         return Found::Alive(Box::new(record));
@@ -91,6 +86,14 @@ pub fn look_at(stored: Option<Stored>, proof: Proof, life: &Life, now: Option<Ti
         _ => None,
     };
     Found::Replaced { lately: lately(record.replaced()), by }
+}
+
+/// Whether a record is neither past its deadline nor from the future.
+pub(crate) fn stands(record: &Record, life: &Life, now: Time) -> bool {
+    let past = life.deadline(record.created, record.seen, &record.wishes) <= now;
+    let expired = past && Rule::DeadlinesAreChecked.holds();
+    let from_the_future = record.created > now + CLOCK_TOLERANCE || record.seen > now + CLOCK_TOLERANCE;
+    !expired && !from_the_future
 }
 
 /// What a request wants, once its handler is done or has asked for a save.

@@ -14,6 +14,7 @@ use crate::expiry::{Life, Wishes};
 use crate::fields::{Changes, Fields};
 use crate::id::{Proof, SessionKey};
 use crate::index::Index;
+use crate::read_from::Replicas;
 use crate::record::{Level, Login, Previous, Reason, Record, ReplacedBy, Stored, Token, Tombstone};
 use crate::time::Time;
 use crate::user::User;
@@ -88,6 +89,11 @@ pub trait Store: Send + Sync + 'static {
     /// As [`load`](Self::load), without the application's fields: for lists of sessions. Default: a load.
     fn glance<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {
         self.load(key)
+    }
+
+    /// Its replicas, where it knows of some. Default: `None`, and so every read is one of the server that makes the writes.
+    fn replicas(&self) -> Option<&dyn Replicas> {
+        None
     }
 
     /// Which sessions a user has. Default: `None`, and so nobody can be logged in.

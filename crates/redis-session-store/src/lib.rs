@@ -13,7 +13,8 @@
 //! ```
 //!
 //! (and `+select` for another database than 0). On a cluster he also needs `+cluster|info +cluster|slots +asking`, and
-//! behind Sentinels `+role`. One whose writes wait for replicas (`Durability::Replicated`) needs `+wait`.
+//! behind Sentinels `+role`. One whose writes wait for replicas (`Durability::Replicated`) needs `+wait`, one who reads from
+//! those of a cluster (`ReadFrom::Replicas`) `+readonly`.
 //!
 //! A user of the Sentinels themselves may do this:
 //!
@@ -47,6 +48,10 @@
 //! Replication is asynchronous in both: a write that a primary acknowledged a moment before it went may be lost. One that
 //! [`save_durably`](Store::save_durably) and its like make is acknowledged once it is on so many replicas too: `WAIT` goes
 //! behind its script on the same connection, of which there are up to 16 for each server, made when they are needed.
+//!
+//! Reads go to the primary, unless they are [those that a replica may answer](Replicas::read). From the first of these on,
+//! replicas are compared with their primary four times a second (`INFO replication`), and one is asked only if it is known to
+//! have all that was written until as long ago as the caller allows. Those of a cluster get a connection more for it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -76,8 +81,8 @@ use std::time::Duration;
 
 use redis_session_core::{
     BoxFuture, Create, Created, Doom, Doomed, End, EndListener, Ended, Enter, Entered, Error, Index, Page, PageMark,
-    Prolong, Prolonged, Replication, Save, Saved, SessionHandle, SessionKey, Standing, Store, Stored, Time, UserKey,
-    Waited,
+    Prolong, Prolonged, Read, ReplicaRead, Replicas, Replication, Save, Saved, SessionHandle, SessionKey, Standing,
+    Store, Stored, Time, UserKey, Waited,
 };
 
 /// The Redis client in the version that [`RedisStore::from_pool`] takes pools of.
@@ -257,6 +262,10 @@ impl Store for RedisStore {
         Box::pin(self.operations.glance(key))
     }
 
+    fn replicas(&self) -> Option<&dyn Replicas> {
+        self.operations.server.knows_replicas().then_some(self)
+    }
+
     fn index(&self) -> Option<&dyn Index> {
         Some(self)
     }
@@ -267,6 +276,12 @@ impl Store for RedisStore {
 
     fn page<'a>(&'a self, realm: &'a Arc<str>, from: Option<PageMark>) -> BoxFuture<'a, Result<Page, Error>> {
         Box::pin(self.operations.page(realm, from))
+    }
+}
+
+impl Replicas for RedisStore {
+    fn read<'a>(&'a self, key: &'a SessionKey, read: &'a ReplicaRead) -> BoxFuture<'a, Result<Read, Error>> {
+        in_place(|| self.operations.read(key, read))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redis_session_core::{Error, Kind, Replication, Time};
@@ -19,6 +19,9 @@ pub(crate) type Copies = Result<u32, &'static str>;
 pub(crate) trait Server: Send + Sync + 'static {
     /// `HGETALL`.
     fn hgetall(&self, key: &Bytes, by: Instant) -> impl Future<Output = Result<Pairs, Failure>> + Send;
+
+    /// `HGETALL` by a replica that is at most so far behind. `None`: no such one has anything to say.
+    fn hgetall_near(&self, key: &Bytes, behind: Duration, by: Instant) -> impl Future<Output = Option<Pairs>> + Send;
 
     /// A script on one key; then, where that is asked for, waits for replicas on the same connection. An answer that it
     /// came too late feeds the clock of the server that gave it: perhaps it was ours that is wrong.

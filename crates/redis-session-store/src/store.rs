@@ -4,12 +4,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redis_session_core::{
-    Create, Created, End, Ended, Error, Kind, Replication, Save, Saved, SessionKey, Stored, Time, Waited,
+    Create, Created, End, Ended, Error, Kind, Read, Record, ReplicaRead, Replication, Save, Saved, SessionKey, Stored,
+    Time, Waited,
 };
 
 use crate::bell;
 use crate::script::{self, Script};
 use crate::server::{Copies, Failure, Pairs, Reply, Server};
+
+/// The longest that a replica may take where the primary could be asked; a quarter of the deadline where that is less.
+const LONGEST_AT_A_REPLICA: Duration = Duration::from_millis(100);
 
 /// The store, on one way to the servers.
 pub(crate) struct Operations<S> {
@@ -20,13 +24,38 @@ pub(crate) struct Operations<S> {
 
 impl<S: Server> Operations<S> {
     pub(crate) async fn load(&self, session: &SessionKey) -> Result<Option<Stored>, Error> {
-        let (key, by) = (self.key(session), self.by());
+        self.load_by(session, self.by()).await
+    }
+
+    async fn load_by(&self, session: &SessionKey, by: Instant) -> Result<Option<Stored>, Error> {
+        let key = self.key(session);
         self.know_the_time(by).await?;
         let hash = match self.server.hgetall(&key, by).await {
             Err(Failure::Lost(_)) => self.load_again(&key, by).await,
             answer => answer,
         };
         self.checked(hash.map_err(Failure::of_read).and_then(|hash| Stored::parse(hash, session)))
+    }
+
+    /// By a replica where that will do, and else by the primary in the time that is left.
+    pub(crate) async fn read(&self, session: &SessionKey, read: &ReplicaRead) -> Result<Read, Error> {
+        let by = self.by();
+        match self.read_near(session, read, by).await {
+            Some(record) => Ok(Read::Replica(record)),
+            None => self.load_by(session, by).await.map(Read::Primary),
+        }
+    }
+
+    /// A replica does not know that a slot is on its way elsewhere, or what was written a moment ago, so that anything but
+    /// a living session proves nothing.
+    async fn read_near(&self, session: &SessionKey, read: &ReplicaRead, by: Instant) -> Option<Record> {
+        self.know_the_time(by).await.ok()?;
+        let soon = Instant::now() + LONGEST_AT_A_REPLICA.min(self.deadline / 4);
+        let hash = self.server.hgetall_near(&self.key(session), read.behind, soon.min(by)).await?;
+        match self.checked(Stored::parse(hash, session)) {
+            Ok(Some(Stored::Record(record))) if read.takes(&record, self.server.now()) => Some(record),
+            _ => None,
+        }
     }
 
     /// A reply that cannot be right may be that to another command.
@@ -161,7 +190,7 @@ pub(crate) fn missed(wait: Option<Replication>, copies: Copies) -> Option<Error>
 mod tests {
     use std::sync::Mutex;
 
-    use redis_session_core::{Life, Random, Reason, SessionId, Whose};
+    use redis_session_core::{Fields, Life, Random, Reason, SessionId, Token, Tokens, Whose, Wishes};
 
     use super::*;
     use crate::clock::ServerClock;
@@ -171,6 +200,10 @@ mod tests {
     #[derive(Default)]
     struct Scripted {
         loads: Mutex<Vec<Result<Pairs, Failure>>>,
+        /// What a replica says.
+        near: Option<Pairs>,
+        /// Until when those who were to read had time.
+        times: Mutex<Vec<Instant>>,
         scripts: Mutex<Vec<Result<Reply, Failure>>>,
         asked: Mutex<Vec<&'static str>>,
         clock: ServerClock,
@@ -187,9 +220,16 @@ mod tests {
     }
 
     impl Server for Scripted {
-        async fn hgetall(&self, _: &Bytes, _: Instant) -> Result<Pairs, Failure> {
+        async fn hgetall(&self, _: &Bytes, by: Instant) -> Result<Pairs, Failure> {
             self.asked("HGETALL");
+            self.times.lock().unwrap().push(by);
             self.loads.lock().unwrap().remove(0)
+        }
+
+        async fn hgetall_near(&self, _: &Bytes, _: Duration, by: Instant) -> Option<Pairs> {
+            self.asked("HGETALL of a replica");
+            self.times.lock().unwrap().push(by);
+            self.near.clone()
         }
 
         async fn script(
@@ -249,8 +289,14 @@ mod tests {
         Operations { server, prefix: "sess:".to_owned(), deadline: Duration::from_millis(250) }
     }
 
+    fn visitor() -> (SessionId, SessionKey) {
+        let id = SessionId::random(&Random::system()).unwrap();
+        let key = id.key(&"main".into());
+        (id, key)
+    }
+
     fn session() -> SessionKey {
-        SessionId::random(&Random::system()).unwrap().key(&"main".into())
+        visitor().1
     }
 
     fn end() -> End {
@@ -277,6 +323,68 @@ mod tests {
             assert_eq!(answer.is_ok(), works, "{what}");
             assert!(answer.err().is_none_or(|error| error.is_unavailable()), "{what}");
             assert_eq!(operations.server.asked.lock().unwrap().len(), tries, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_primary_is_asked_unless_a_replica_has_a_living_session() {
+        let (id, key) = visitor();
+        let hash = |key: &SessionKey| {
+            let (at, life) = (Time::from_millis(1_800_000_000_000), Life { idle: 1000, absolute: 1000, touch: 1 });
+            let record = Record {
+                tokens: Tokens::first(Token::random(&Random::system()).unwrap()),
+                proof: id.proof(),
+                proved: at,
+                previous: None,
+                created: at,
+                seen: at,
+                wishes: Wishes::default(),
+                login: None,
+                fields: Fields::default(),
+            };
+            (vec![(Bytes::from_static(b"@"), Bytes::from(record.meta(key)))], life)
+        };
+        let (living, life) = hash(&key);
+        let read = ReplicaRead { proof: id.proof(), life, behind: Duration::from_secs(2) };
+        let (near, primary) = ("HGETALL of a replica", "HGETALL");
+        let other_proof = ReplicaRead { proof: visitor().0.proof(), ..read };
+        let past = ReplicaRead { life: Life { idle: 0, ..life }, ..read };
+        let table = [
+            (Some(living.clone()), read, vec![near]),
+            (None, read, vec![near, primary]),
+            (Some(Vec::new()), read, vec![near, primary]),
+            (Some(living.clone()), other_proof, vec![near, primary]),
+            (Some(living), past, vec![near, primary]),
+            (Some(vec![("@ended".into(), "destroyed 1800000000000".into())]), read, vec![near, primary]),
+            (Some(vec![("@".into(), "what is this".into())]), read, vec![near, "doubt", primary]),
+            (Some(hash(&visitor().1).0), read, vec![near, "doubt", primary]),
+        ];
+        for (said, read, asked) in table {
+            let what = format!("{said:?}");
+            let operations =
+                operations(Scripted { near: said, loads: vec![Ok(Vec::new())].into(), ..Scripted::default() });
+            let answer = operations.read(&key, &read).await.unwrap();
+            assert_eq!(matches!(answer, Read::Replica(_)), asked == [near], "{what}");
+            assert_eq!(*operations.server.asked.lock().unwrap(), asked, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replica_has_a_quarter_of_the_deadline_and_a_tenth_of_a_second_at_most() {
+        let (id, key) = visitor();
+        let life = Life { idle: 1000, absolute: 1000, touch: 1 };
+        let read = ReplicaRead { proof: id.proof(), life, behind: Duration::from_secs(2) };
+        for (deadline, at_a_replica) in [(40, 10), (250, 62), (400, 100), (10_000, 100)]
+            .map(|(all, part)| (Duration::from_millis(all), Duration::from_millis(part + 1)))
+        {
+            let server = Scripted { loads: vec![Ok(Vec::new())].into(), ..Scripted::default() };
+            let operations = Operations { deadline, ..operations(server) };
+            let begun = Instant::now();
+            operations.read(&key, &read).await.unwrap();
+            let took = begun.elapsed();
+            let times = operations.server.times.lock().unwrap();
+            assert!(times[0] <= begun + took + at_a_replica, "{deadline:?}");
+            assert!(times[1] >= begun + deadline && times[1] <= begun + took + deadline, "all of it is within it");
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod patience;
+mod replicas;
 mod sentinel;
 mod slots;
 
@@ -68,6 +69,11 @@ impl Topology {
         }
     }
 
+    /// Whether it is known here who replicates whom.
+    pub(crate) fn knows_replicas(&self) -> bool {
+        !matches!(self, Self::Single(..))
+    }
+
     /// A server that hears of everything that any of them publishes. `None`: none is well.
     pub(crate) fn listening_post(&self) -> Option<Arc<Target>> {
         match self {
@@ -97,6 +103,15 @@ impl Topology {
 impl Server for Topology {
     async fn hgetall(&self, key: &Bytes, by: Instant) -> Result<Pairs, Failure> {
         pairs(self.send(Ask { key, what: What::Load, wait: None }, by).await?.value)
+    }
+
+    async fn hgetall_near(&self, key: &Bytes, behind: Duration, by: Instant) -> Option<Pairs> {
+        let ask = Ask { key, what: What::Load, wait: None };
+        match self {
+            Self::Single(..) => None,
+            Self::Cluster(cluster) => cluster.load_near(&ask, behind, by).await,
+            Self::Sentinels(sentinels) => sentinels.load_near(&ask, behind, by).await,
+        }
     }
 
     async fn script(

@@ -409,6 +409,7 @@ fn move_to(handle: &Handle, mut record: Record) -> Result<(), Error> {
 /// that all fields are known.
 fn saved(handle: &Handle, save: &Save, gives: &Gives, before: Option<Token>, at: Time) -> bool {
     let mut state = handle.state();
+    state.wrote |= save.token.is_some();
     if let Found::Alive(record) = &mut state.found {
         if save.renews {
             record.seen = at;

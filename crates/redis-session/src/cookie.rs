@@ -185,6 +185,18 @@ impl Cookie {
         Self { name: format!("{}-moved", self.name), ..self.clone() }
     }
 
+    /// The cookie beside this one that says that edits were saved a moment ago. Whoever sets it himself is shown no more and no
+    /// less than anybody: it is not signed.
+    pub(crate) fn wrote(&self) -> Self {
+        Self { name: format!("{}-wrote", self.name), ..self.clone() }
+    }
+
+    /// The line of such a cookie, for as long as a replica may be behind: whole seconds, and one for the browser's clock.
+    pub(crate) fn mark(&self, behind: Duration) -> HeaderValue {
+        let seconds = behind.as_secs() + u64::from(behind.subsec_nanos() > 0) + 1;
+        self.build("1".to_owned(), Some(CookieDuration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX))))
+    }
+
     /// The Set-Cookie line that takes the cookie away.
     pub(crate) fn removal(&self) -> HeaderValue {
         self.build(String::new(), Some(CookieDuration::ZERO))

@@ -20,6 +20,8 @@ use crate::listing::{self, Ending};
 
 /// Ends the session for this reason, whatever this request has done with it.
 pub(crate) async fn end(handle: &Arc<Handle>, reason: Reason) -> Result<(), Error> {
+    // Where that fails, it is a session that could not be read.
+    let _unread = handle.confirm().await;
     let (going, outgoing, unread) = {
         let state = handle.state();
         let waits = state.durability.unwrap_or(handle.settings.durability) != Durability::Fast;

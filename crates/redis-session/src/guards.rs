@@ -111,7 +111,7 @@ impl IntoResponse for Denied {
 
 impl Demand {
     async fn check<L: 'static>(&self, request: &Asked<'_>) -> Result<Session<Untyped, L>, Denied> {
-        let session: Session<Untyped, L> = Session::from_extensions(request.extensions).await?;
+        let session: Session<Untyped, L> = Session::by_primary(request.extensions).await?;
         // Of who is not known nobody can say that he is not logged in, and least of all that he is.
         session.handle.state().was_read()?;
         let settings = &session.handle.settings;

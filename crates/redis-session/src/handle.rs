@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::Uri;
+use http::{Method, Uri};
 use redis_session_core::{
-    Derivation, Durability, End, Ended, Error as CoreError, Found, Index, KeyId, Kind, Life, Reason, Rule, SessionId,
-    SessionKey, Successor, Time, Token, User, Waited, Whose, Why, WishChange, Working, look_at,
+    Derivation, Durability, End, Ended, Error as CoreError, Fields, Found, Index, KeyId, Kind, Life, Read, ReadFrom,
+    Reason, ReplicaRead, Replicas, Rule, SessionId, SessionKey, Stored, Successor, Time, Token, User, Waited, Whose,
+    Why, WishChange, Working, look_at,
 };
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, TryLockError};
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use crate::error::Error;
 use crate::events::{Event, Refusal};
 use crate::layer::{IfReused, Settings};
 use crate::listing;
-use crate::scan::{CookieLines, scan};
+use crate::scan::{CookieLines, has, scan};
 
 /// One session in one request. All its views, in handlers, middleware and tasks, share it.
 ///
@@ -27,6 +28,8 @@ use crate::scan::{CookieLines, scan};
 pub(crate) struct Handle {
     pub(crate) settings: Arc<Settings>,
     cookies: CookieLines,
+    /// Whether the method says that nothing is to be changed.
+    is_safe: bool,
     /// What was asked for, before any router took a part of it away. `None`: nobody will be sent elsewhere and back.
     uri: Option<Uri>,
     arrived: Instant,
@@ -41,6 +44,8 @@ pub(crate) struct State {
     /// Whether anybody but the layer itself wanted the session, so that the response may depend on it.
     pub(crate) asked_for: bool,
     pub(crate) loaded: Loaded,
+    /// Whether a replica has told what was found, as it was a moment ago.
+    pub(crate) by_replica: bool,
     pub(crate) found: Found,
     /// The id that the request came with, or was given since. `None`: neither.
     pub(crate) id: Option<SessionId>,
@@ -63,6 +68,8 @@ pub(crate) struct State {
     /// Why a write that was made is not on as many replicas as it was to be, for whoever waits for its answer. `None`: it
     /// is, or he was told.
     pub(crate) missed: Option<Error>,
+    /// Whether edits were saved, which replicas may not have yet.
+    pub(crate) wrote: bool,
     /// Whether the request's cookie was looked at.
     pub(crate) cookie_read: bool,
     /// Whether several cookies of our name contradict each other, or are more than is looked at.
@@ -142,6 +149,15 @@ pub(crate) enum Loaded {
     Failed(Error),
 }
 
+/// Whose word on the session will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// That of the server that makes the writes.
+    Primary,
+    /// Also a replica's, where the layer and the request allow it.
+    Any,
+}
+
 /// What the response says about the cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outgoing {
@@ -183,13 +199,14 @@ impl Drop for WorkingGuard<'_> {
 }
 
 impl Handle {
-    pub(crate) fn new(settings: Arc<Settings>, cookies: CookieLines, uri: &Uri) -> Self {
+    pub(crate) fn new(settings: Arc<Settings>, cookies: CookieLines, method: &Method, uri: &Uri) -> Self {
         let sends_away = settings.log_in_page.is_some() || settings.step_up_page.is_some();
         let uri = sends_away.then(|| uri.clone());
         let working = Working::default().limit(settings.size_limit);
         let state = State {
             asked_for: false,
             loaded: Loaded::NotYet,
+            by_replica: false,
             found: Found::Absent,
             id: None,
             signed_by: None,
@@ -200,6 +217,7 @@ impl Handle {
             doubt: None,
             durability: None,
             missed: None,
+            wrote: false,
             cookie_read: false,
             is_unclear: false,
             adopts: false,
@@ -212,6 +230,7 @@ impl Handle {
         Self {
             settings,
             cookies,
+            is_safe: matches!(*method, Method::GET | Method::HEAD),
             uri,
             arrived: Instant::now(),
             turn: AsyncMutex::new(()),
@@ -270,6 +289,16 @@ impl Handle {
         let state = self.state();
         let doubt = state.doubt.as_ref().filter(|_| Rule::DoubtStopsWrites.holds());
         doubt.is_some_and(|doubt| doubt.revision == working.revision() && doubt.wish == state.wish)
+    }
+
+    /// The same for who is going to write: on the primary's word.
+    ///
+    /// # Errors
+    /// Those of [`confirm`](Self::confirm).
+    pub(crate) async fn turn_to_write(&self) -> Result<AsyncMutexGuard<'_, ()>, Error> {
+        let turn = self.turn().await;
+        self.confirm().await?;
+        Ok(turn)
     }
 
     /// The turn, if nobody has it.
@@ -333,15 +362,19 @@ impl Handle {
         self.settings.tell(event);
     }
 
-    /// Reads the session, once.
+    /// Reads the session, once; and once more where a replica's word was enough before, and is not now.
     ///
     /// # Errors
     /// The store's; the same again without asking it again.
-    pub(crate) async fn load(&self) -> Result<(), Error> {
-        let loaded = |handle: &Self| match &handle.state().loaded {
-            Loaded::NotYet => None,
-            Loaded::Done => Some(Ok(())),
-            Loaded::Failed(error) => Some(Err(error.clone())),
+    pub(crate) async fn load(&self, word: Word) -> Result<(), Error> {
+        let loaded = |handle: &Self| {
+            let state = handle.state();
+            match &state.loaded {
+                Loaded::NotYet => None,
+                Loaded::Done if state.by_replica && word == Word::Primary => None,
+                Loaded::Done => Some(Ok(())),
+                Loaded::Failed(error) => Some(Err(error.clone())),
+            }
         };
         if let Some(answer) = loaded(self) {
             return answer;
@@ -349,7 +382,8 @@ impl Handle {
         let _turn = self.turn().await;
         match loaded(self) {
             Some(answer) => answer,
-            None => self.read_cookie_and_store().await,
+            None if matches!(self.state().loaded, Loaded::Done) => self.confirm().await,
+            None => self.read_cookie_and_store(word).await,
         }
     }
 
@@ -371,15 +405,86 @@ impl Handle {
         scanned.id.or_else(|| adopt::presented(self))
     }
 
-    async fn read_cookie_and_store(&self) -> Result<(), Error> {
+    async fn read_cookie_and_store(&self, word: Word) -> Result<(), Error> {
         let found = match &self.presented_id() {
             None => Ok(Found::Absent),
-            Some(id) if self.settings.predecessor.is_some() => adopt::look_up(self, id).await,
-            Some(id) => self.look_up(id).instrument(self.span("load")).await,
+            Some(id) => match self.replicas().filter(|_| word == Word::Any) {
+                Some((replicas, behind)) => self.look_near(id, replicas, behind).instrument(self.span("load")).await,
+                None => self.look_up_all(id).await,
+            },
         };
         self.take_in(found)?;
         self.offer_again();
         Ok(())
+    }
+
+    /// What the primary has for the request's id, and else for those of the cookies beside it.
+    async fn look_up_all(&self, id: &SessionId) -> Result<Found, Error> {
+        match self.settings.predecessor {
+            Some(_) => adopt::look_up(self, id).await,
+            None => self.look_up(id).instrument(self.span("load")).await,
+        }
+    }
+
+    /// Who may answer this request's read beside the primary, and how far behind. `None`: nobody; it is going to write, its
+    /// visitor has written a moment ago, or what comes with it may lead to a session of before.
+    fn replicas(&self) -> Option<(&dyn Replicas, Duration)> {
+        let ReadFrom::Replicas { behind } = self.settings.read_from else { return None };
+        if !self.is_safe || self.settings.predecessor.is_some() || self.has_written_lately() {
+            return None;
+        }
+        Some((self.settings.store.replicas()?, behind))
+    }
+
+    /// Whether the browser says that a response had edits saved which replicas may not have yet.
+    pub(crate) fn has_written_lately(&self) -> bool {
+        has(&self.cookies, self.settings.cookie.wrote().name())
+    }
+
+    /// Takes what the primary has in the place of what a replica has told, and makes the edits again on it, as if nothing else
+    /// had been read. Before a guard lets anybody through, and before anything is written. The caller has the turn.
+    ///
+    /// # Errors
+    /// The store's, and then nothing is known of the session any more. `is_field`: an edit cannot be made on what is there.
+    pub(crate) async fn confirm(&self) -> Result<(), Error> {
+        let id = {
+            let state = self.state();
+            state.id.clone().filter(|_| state.by_replica)
+        };
+        let Some(id) = id else { return Ok(()) };
+        match self.look_up_all(&id).await {
+            Ok(mut found) => {
+                let fields = match &mut found {
+                    Found::Alive(record) => std::mem::take(&mut record.fields),
+                    _ => Fields::default(),
+                };
+                let edited = {
+                    let mut working = self.working()?;
+                    working.rebase(fields.clone()).inspect_err(|_| working.reset(fields))
+                };
+                let mut state = self.state();
+                state.by_replica = false;
+                state.stand_on(version(&found));
+                state.found = found;
+                drop(state);
+                self.offer_again();
+                Ok(edited?)
+            }
+            Err(error) => {
+                {
+                    let mut working = self.working()?;
+                    // Edits stay, so that somebody is told that they are lost.
+                    if !working.is_edited() {
+                        working.reset(Fields::default());
+                    }
+                }
+                let mut state = self.state();
+                state.by_replica = false;
+                state.stand_on(None);
+                (state.found, state.loaded) = (Found::Absent, Loaded::Failed(error.clone()));
+                Err(error)
+            }
+        }
     }
 
     /// What a timed renewal makes of this request's id. `None`: it came without one.
@@ -411,7 +516,7 @@ impl Handle {
         let found = self.look_up(&id).instrument(self.span("load")).await?;
         let (in_doubt, lived) = {
             let mut state = self.state();
-            state.loaded = Loaded::Done;
+            (state.loaded, state.by_replica) = (Loaded::Done, false);
             let in_doubt = state.doubt.take().is_some() && Rule::RefreshDropsTheDoubtful.holds();
             (in_doubt, matches!(state.found, Found::Alive(_)))
         };
@@ -442,22 +547,46 @@ impl Handle {
     /// What the store has for an id, and tells where that is no session.
     pub(crate) async fn look_up(&self, id: &SessionId) -> Result<Found, Error> {
         let found = self.look(id).await?;
-        match &found {
-            Found::Replaced { by: Some(Successor::Renewal(user)), .. } => self.reused(&self.key(id), user).await,
-            found => self.tell_of_refusal(found),
-        }
+        self.tell_of(id, &found).await;
         Ok(found)
+    }
+
+    /// The same, where a replica may answer.
+    async fn look_near(&self, id: &SessionId, replicas: &dyn Replicas, behind: Duration) -> Result<Found, Error> {
+        let read = ReplicaRead { proof: id.proof(), life: self.life(), behind };
+        match replicas.read(&self.key(id), &read).await.map_err(|error| self.store_failed(error))? {
+            Read::Replica(record) => {
+                self.state().by_replica = true;
+                Ok(Found::Alive(Box::new(record)))
+            }
+            Read::Primary(stored) => {
+                let found = self.judge(id, stored).await;
+                self.tell_of(id, &found).await;
+                Ok(found)
+            }
+        }
     }
 
     /// What the store has for an id.
     pub(crate) async fn look(&self, id: &SessionId) -> Result<Found, Error> {
-        let (key, store) = (self.key(id), &self.settings.store);
-        let stored = store.load(&key).await.map_err(|error| self.store_failed(error))?;
-        let found = look_at(stored, id.proof(), &self.life(), store.now(), self.waited());
+        let stored = self.settings.store.load(&self.key(id)).await.map_err(|error| self.store_failed(error))?;
+        Ok(self.judge(id, stored).await)
+    }
+
+    /// What the primary's word means for an id.
+    async fn judge(&self, id: &SessionId, stored: Option<Stored>) -> Found {
+        let found = look_at(stored, id.proof(), &self.life(), self.settings.store.now(), self.waited());
         if matches!(found, Found::Expired) {
-            self.end_expired(&key).await;
+            self.end_expired(&self.key(id)).await;
         }
-        Ok(found)
+        found
+    }
+
+    async fn tell_of(&self, id: &SessionId, found: &Found) {
+        match found {
+            Found::Replaced { by: Some(Successor::Renewal(user)), .. } => self.reused(&self.key(id), user).await,
+            found => self.tell_of_refusal(found),
+        }
     }
 
     /// Tells why a cookie led to no session.
@@ -507,10 +636,7 @@ impl Handle {
         };
         self.working()?.reset(fields);
         let mut state = self.state();
-        state.stand_on(match &found {
-            Ok(Found::Alive(record)) => Some(record.tokens.newest()),
-            _ => None,
-        });
+        state.stand_on(found.as_ref().ok().and_then(version));
         match found {
             Ok(found) => {
                 if matches!(found, Found::Gone) && !Rule::AbsenceRemovesNoCookie.holds() {
@@ -565,5 +691,13 @@ impl Handle {
         let left = self.life().farthest(record.created, &record.wishes).since(now);
         // Zero would take the cookie away.
         Some(left.max(Duration::from_secs(1)))
+    }
+}
+
+/// The version of a living session.
+fn version(found: &Found) -> Option<Token> {
+    match found {
+        Found::Alive(record) => Some(record.tokens.newest()),
+        _ => None,
     }
 }

@@ -2,25 +2,26 @@
 
 use http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use redis_session_core::ReadFrom;
 
-use crate::handle::{Handle, Outgoing};
+use crate::handle::{Handle, Outgoing, State};
 use crate::scan::has;
 
 /// Writes what this request's session asks for. Somebody asked for it.
 pub(crate) fn write(handle: &Handle, headers: &mut HeaderMap) {
     vary_by_cookie(headers);
-    let line = {
+    let lines = {
         let state = handle.state();
         // The same cookie has another page in a moment.
         if state.was_read().is_err() {
             never_store(headers);
         }
         let cookie = &handle.settings.cookie;
-        match (state.outgoing, &state.id) {
+        let line = match (state.outgoing, &state.id) {
             // The cookie of a session that is over would take the place of a newer one for nothing.
-            (Outgoing::Give, Some(_)) if handle.is_past_its_deadline(&state) => return,
+            (Outgoing::Give, Some(_)) if handle.is_past_its_deadline(&state) => None,
             (Outgoing::Give, Some(id)) => {
-                cookie.line(state.offer.as_ref().unwrap_or(id), &handle.settings.signer, handle.max_age(&state))
+                Some(cookie.line(state.offer.as_ref().unwrap_or(id), &handle.settings.signer, handle.max_age(&state)))
             }
             (Outgoing::Remove, _) => {
                 // Those beside it would lead to it as well.
@@ -30,16 +31,29 @@ pub(crate) fn write(handle: &Handle, headers: &mut HeaderMap) {
                         headers.append(SET_COOKIE, old.removal());
                     }
                 }
-                cookie.removal()
+                Some(cookie.removal())
             }
             (Outgoing::Nothing, Some(id)) if state.tells_moved => {
-                cookie.moved().line(id, &handle.settings.moved_signer, handle.max_age(&state))
+                Some(cookie.moved().line(id, &handle.settings.moved_signer, handle.max_age(&state)))
             }
-            _ => return,
-        }
+            _ => None,
+        };
+        line.into_iter().chain(mark(handle, &state))
     };
-    headers.append(SET_COOKIE, line);
-    never_store(headers);
+    for line in lines {
+        headers.append(SET_COOKIE, line);
+        never_store(headers);
+    }
+}
+
+/// What lets the browser's next requests be read where these edits surely are.
+fn mark(handle: &Handle, state: &State) -> Option<HeaderValue> {
+    let ReadFrom::Replicas { behind } = handle.settings.read_from else { return None };
+    let mark = handle.settings.cookie.wrote();
+    match state.outgoing {
+        Outgoing::Remove => handle.has_written_lately().then(|| mark.removal()),
+        _ => (state.wrote || state.doubt.is_some()).then(|| mark.mark(behind)),
+    }
 }
 
 /// A cache must not give one visitor's page to another (RFC 9110, section 12.5.5).

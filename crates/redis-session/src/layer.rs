@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use redis_session_core::{Durability, Expiry, Index, KeyRing, Kind, Random, Signer, Store, User};
+use redis_session_core::{Durability, Expiry, Index, KeyRing, Kind, Random, ReadFrom, Signer, Store, User};
 use redis_session_store::{RedisStore, fred};
 use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
@@ -92,6 +92,7 @@ pub(crate) struct Settings {
     pub(crate) expiry: Expiry,
     pub(crate) size_limit: usize,
     pub(crate) durability: Durability,
+    pub(crate) read_from: ReadFrom,
     /// The most sessions that a user may have. `None`: any number.
     pub(crate) cap: Option<usize>,
     pub(crate) renew: Renew,
@@ -238,6 +239,7 @@ impl RedisSessionLayer {
             expiry: Expiry::default(),
             size_limit: 64 * 1024,
             durability: Durability::Fast,
+            read_from: ReadFrom::Primary,
             cap: None,
             if_reused: IfReused::default(),
             if_unavailable: IfUnavailable::default(),
@@ -301,6 +303,46 @@ impl<L> RedisSessionLayer<L> {
     /// themselves. A [`MemoryStore`](crate::MemoryStore) has no replicas, and answers as if there were enough.
     pub fn durability(self, durability: Durability) -> Self {
         self.with(|settings| settings.durability = durability)
+    }
+
+    /// Who answers the reads of this layer's sessions. Default: [`ReadFrom::Primary`], the server that makes the writes.
+    ///
+    /// With [`ReadFrom::Replicas`] the replicas of a cluster, or behind Sentinels, share the reads of requests with the
+    /// method GET or HEAD. What such a request is shown of its session may be as old as `behind` says: fields, status and who is
+    /// logged in. So an application that decides by [`user`](crate::Session::user) itself, rather than by a guard, lets the route
+    /// read from the primary:
+    ///
+    /// ```
+    /// use axum::{Extension, Router, routing::get};
+    /// use redis_session::{KeyRing, LoggedIn, ReadFrom, RedisSessionLayer, RedisStore, Session};
+    /// use std::time::Duration;
+    ///
+    /// # async fn start() -> Result<(), redis_session::Error> {
+    /// let store = RedisStore::connect("redis-sentinel://10.0.0.1,10.0.0.2,10.0.0.3/sessions").await?;
+    /// let sessions = RedisSessionLayer::with_store(store, KeyRing::from_env("SESSION_KEY")?)
+    ///     .read_from(ReadFrom::Replicas { behind: Duration::from_secs(2) })
+    ///     .check()?;
+    /// let app: Router = Router::new()
+    ///     .route("/export", get(async |session: Session| session.user::<u64>().map(|user| format!("{user:?}"))))
+    ///     .route_layer(Extension(ReadFrom::Primary)) // for the routes above it
+    ///     .route("/plants", get(async |session: Session| format!("{:?}", session.get::<u64>("cart"))))
+    ///     .route("/account", get(async |user: LoggedIn<u64>| format!("{}", *user)))
+    ///     .layer(sessions);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// - A visitor sees his own edits: a response that saved some also sets a cookie (the name of the session's with `-wrote`
+    ///   behind it) that outlasts `behind`, and requests that bring it are read from the primary.
+    /// - Guards ([`LoggedIn`](crate::LoggedIn), [`Fresh`](crate::Fresh), [`RequireLogin`](crate::RequireLogin)) and all that writes go by
+    ///   the primary's word; where a replica was asked before, the primary is asked too.
+    /// - A replica that has nothing, or nothing alive, that does not answer or is too far behind, is no reason for anything: the
+    ///   primary is asked, within the same deadline.
+    ///
+    /// A layer that [takes sessions over](Self::adopt) reads from the primary all the same, and so does a
+    /// [`Tenant`](crate::Tenant) with a store of its own that knows no replicas.
+    pub fn read_from(self, read_from: ReadFrom) -> Self {
+        self.with(|settings| settings.read_from = read_from)
     }
 
     /// The most sessions that a user may have at a time. Default: any number. With one more login the session goes that
@@ -451,8 +493,8 @@ impl<L> RedisSessionLayer<L> {
     /// Whether these settings can work. Without this call, adding the layer to a router panics with the same text.
     ///
     /// # Errors
-    /// `is_config`: the cookie, the timeouts, the realm, or `tenants` with `adopt` cannot be as they are; the text says what to
-    /// write.
+    /// `is_config`: the cookie, the timeouts, the realm, `tenants` with `adopt`, or reads from replicas of a store that has none
+    /// cannot be as they are; the text says what to write.
     pub fn check(self) -> Result<Self, Error> {
         self.settings.check()?;
         Ok(self)
@@ -472,6 +514,11 @@ impl Settings {
         self.cookie.check()?;
         self.expiry.check()?;
         self.durability.check()?;
+        if self.read_from.check()? != ReadFrom::Primary && self.store.replicas().is_none() {
+            let message = "ReadFrom::Replicas needs a store that knows its replicas: connect to redis-cluster://host or \
+                redis-sentinel://host/name, or write ReadFrom::Primary";
+            return Err(Error::new(Kind::Config, message));
+        }
         if let Some(predecessor) = &self.predecessor {
             predecessor.cookie().check_syntax()?;
             if self.tenants.is_some() {
@@ -479,7 +526,8 @@ impl Settings {
                     them: take them over by a layer without `tenants`, or remove `adopt`";
                 return Err(Error::new(Kind::Config, message));
             }
-            if [self.cookie.name(), self.cookie.moved().name()].contains(&predecessor.cookie().name()) {
+            let own = [self.cookie.clone(), self.cookie.moved(), self.cookie.wrote()];
+            if own.iter().any(|own| own.name() == predecessor.cookie().name()) {
                 let message = "the cookie of the sessions that are taken over has the name of this layer's own: give this layer's another one";
                 return Err(Error::new(Kind::Config, message));
             }

@@ -89,7 +89,7 @@ mod tenants;
 mod tries;
 
 pub use redis_session_core::{
-    Clock, Durability, Expiry, KeyRing, Kind, Level, MemoryStore, Reason, SessionHandle, State, Store, Why,
+    Clock, Durability, Expiry, KeyRing, Kind, Level, MemoryStore, ReadFrom, Reason, SessionHandle, State, Store, Why,
 };
 #[cfg(feature = "tls")]
 pub use redis_session_store::Tls;

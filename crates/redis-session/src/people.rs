@@ -183,7 +183,7 @@ impl IntoFuture for LoggingIn {
         let Self { handle, asked } = self;
         Box::pin(Finish::new(handle.under_way(), async move {
             let asked = asked?;
-            let _turn = handle.turn().await;
+            let _turn = handle.turn_to_write().await?;
             refuse_if_left(&handle)?;
             handle.told(log_in(&handle, &asked).await)
         }))

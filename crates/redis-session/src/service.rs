@@ -17,7 +17,7 @@ use crate::commit::{self, Order};
 use crate::error::Error;
 use crate::events::Event;
 use crate::finish::Finish;
-use crate::handle::Handle;
+use crate::handle::{Handle, Word};
 use crate::headers;
 use crate::layer::{IfNotSaved, Main, Renew, Settings};
 use crate::scan::CookieLines;
@@ -105,8 +105,10 @@ where
                     settings
                 }
             };
-            let handle = settings
-                .map(|settings| Arc::new(Handle::new(settings, CookieLines::of(request.headers()), request.uri())));
+            let handle = settings.map(|settings| {
+                let cookies = CookieLines::of(request.headers());
+                Arc::new(Handle::new(settings, cookies, request.method(), request.uri()))
+            });
             let put = match &handle {
                 Some(handle) => InRequest::<L>::new(handle.clone()),
                 None => InRequest::nobodys(self.settings.clone()),
@@ -180,7 +182,7 @@ where
             let response = ready!(this.inner.poll(context))?;
             match begin(handle, response.status()) {
                 Begun::Untouched => return Poll::Ready(Ok(response)),
-                Begun::Done => return Poll::Ready(Ok(finish(handle, response, Ok(())))),
+                Begun::Done(saved) => return Poll::Ready(Ok(finish(handle, response, saved))),
                 Begun::Step(step) => this.commit.step = Some(Box::new((step, response))),
             }
         }
@@ -196,8 +198,8 @@ where
 enum Begun {
     /// Nobody asked for the session.
     Untouched,
-    /// Nothing is to be written.
-    Done,
+    /// Nothing is to be written; or there were edits that cannot be.
+    Done(Result<(), Error>),
     Step(Step),
 }
 
@@ -208,17 +210,20 @@ fn begin(handle: &Arc<Handle>, status: StatusCode) -> Begun {
     if !renews && !asked_for {
         return Begun::Untouched;
     }
-    {
+    let was_read = {
         let mut state = handle.state();
         state.left = true;
-        // What could not be read was not changed either.
-        if state.was_read().is_err() {
-            return Begun::Done;
-        }
+        state.was_read()
+    };
+    if let Err(error) = was_read {
+        // What could not be read was not changed either, but for what a replica told before the primary could not be asked.
+        let changed = handle.working().is_ok_and(|working| working.is_edited()) || !handle.state().wish.is_empty();
+        let lost = changed && !handle.settings.drops_edits(status);
+        return Begun::Done(if lost { Err(error) } else { Ok(()) });
     }
     let order = Order { dropped: handle.settings.drops_edits(status), brings_ids: asked_for, ..Order::default() };
     if asked_for && !handle.state().adopts && handle.try_turn().is_ok() && is_nothing(handle, order) {
-        return Begun::Done;
+        return Begun::Done(Ok(()));
     }
     Begun::Step(Finish::new(handle.under_way(), commit_response(handle.clone(), order)))
 }
@@ -233,7 +238,7 @@ async fn commit_response(handle: Arc<Handle>, order: Order) -> Result<(), Error>
     let handle = &*handle;
     if !handle.was_asked_for() {
         // Only to renew it: a response that never asked is not held up by a store that fails.
-        if handle.load().await.is_err() {
+        if handle.load(Word::Any).await.is_err() {
             return Ok(());
         }
     }
@@ -241,6 +246,15 @@ async fn commit_response(handle: Arc<Handle>, order: Order) -> Result<(), Error>
     // Who waited for that write knows, and its handler has found an answer for the visitor.
     if handle.was_told_of_all() {
         return Ok(());
+    }
+    if handle.state().by_replica && !is_nothing(handle, order) {
+        let edits = !order.dropped && (handle.working()?.is_edited() || !handle.state().wish.is_empty());
+        match handle.confirm().await {
+            Err(error) if edits => return Err(error),
+            // It was only to be renewed, and the next request renews it.
+            Err(_) => return Ok(()),
+            Ok(()) => {}
+        }
     }
     let plan = commit::plan(handle, order)?;
     let saved = match (plan, handle.told(commit::carry_out(handle, plan, order).await)) {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{Extensions, Uri};
+use http::{Extensions, Method, Uri};
 use redis_session_core::{
-    Durability, Edit, Found, KeyRing, Kind, MemoryStore, Plan, Reason, SessionHandle, State, View, Wishes, Working,
+    Durability, Edit, Found, KeyRing, Kind, MemoryStore, Plan, ReadFrom, Reason, SessionHandle, State, View, Wishes,
+    Working,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,7 +21,7 @@ use crate::ending;
 use crate::error::Error;
 use crate::events::Event;
 use crate::finish::Finish;
-use crate::handle::{Handle, Loaded, Outgoing};
+use crate::handle::{Handle, Loaded, Outgoing, Word};
 use crate::layer::{IfUnavailable, Main, RedisSessionLayer};
 use crate::scan::CookieLines;
 use crate::service::InRequest;
@@ -171,13 +172,32 @@ impl<L> Session<Untyped, L> {
     where
         L: 'static,
     {
+        let of_route = extensions.get::<ReadFrom>();
+        Self::by_word_of::<S>(if of_route == Some(&ReadFrom::Primary) { Word::Primary } else { Word::Any }, extensions)
+    }
+
+    /// As [`from_extensions`](Self::from_extensions), for a guard: what a replica says is not enough.
+    pub(crate) fn by_primary(extensions: &Extensions) -> impl Future<Output = Result<Self, Error>> + Send + use<L>
+    where
+        L: 'static,
+    {
+        Self::by_word_of::<Self>(Word::Primary, extensions)
+    }
+
+    fn by_word_of<S>(
+        word: Word,
+        extensions: &Extensions,
+    ) -> impl Future<Output = Result<Self, Error>> + Send + use<S, L>
+    where
+        L: 'static,
+    {
         let handle = handle_of::<S, L>(extensions);
         let of_route = extensions.get::<IfUnavailable>().copied();
         async move {
             let handle = handle?;
             handle.state().asked_for = true;
             let if_unavailable = of_route.unwrap_or(handle.settings.if_unavailable);
-            match handle.load().await {
+            match handle.load(word).await {
                 Err(error) if if_unavailable == IfUnavailable::Refuse || !error.is_unavailable() => Err(error),
                 _ => Ok(Self::of(handle)),
             }
@@ -345,7 +365,7 @@ impl<L> Session<Untyped, L> {
     pub async fn save(&self) -> Result<(), Error> {
         let handle = self.handle.clone();
         Finish::new(handle.under_way(), async move {
-            let _turn = handle.turn().await;
+            let _turn = handle.turn_to_write().await?;
             handle.told(commit_now(&handle, ASKED, &mut |working| Ok(working.stage())).await)
         })
         .await
@@ -361,7 +381,7 @@ impl<L> Session<Untyped, L> {
     pub async fn rotate(&self) -> Result<(), Error> {
         let handle = self.handle.clone();
         Finish::new(handle.under_way(), async move {
-            let _turn = handle.turn().await;
+            let _turn = handle.turn_to_write().await?;
             refuse_if_left(&handle)?;
             handle.told(commit::rotate(&handle).await)
         })
@@ -394,7 +414,7 @@ impl<L> Session<Untyped, L> {
         let handle = self.handle.clone();
         let wish = duration.into().map(|duration| handle.settings.expiry.own_remembered(duration));
         Finish::new(handle.under_way(), async move {
-            let _turn = handle.turn().await;
+            let _turn = handle.turn_to_write().await?;
             refuse_if_left(&handle)?;
             if wish.is_none() && !matches!(handle.state().found, Found::Alive(_)) {
                 return Ok(());
@@ -451,7 +471,7 @@ impl Session {
     /// ```
     pub async fn detached<T: State + Clone>(state: T) -> Result<Self, Error> {
         let layer: RedisSessionLayer = RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?);
-        let handle = Handle::new(layer.settings, CookieLines::default(), &Uri::default());
+        let handle = Handle::new(layer.settings, CookieLines::default(), &Method::GET, &Uri::default());
         {
             let mut state = handle.state();
             (state.cookie_read, state.loaded) = (true, Loaded::Done);
@@ -525,7 +545,7 @@ impl<T: State, L> Session<T, L> {
     {
         let handle = self.handle.clone();
         let answer = Finish::new(handle.under_way(), async move {
-            let _turn = handle.turn().await;
+            let _turn = handle.turn_to_write().await?;
             run_transaction(&handle, closure).await
         })
         .await;

@@ -6,21 +6,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fred::util::redis_keyslot;
+use futures_util::future::join_all;
 use redis_session_core::{Error, Kind, Time};
 use tokio::sync::Notify;
 
 use super::patience::{Absence, Patience};
+use super::replicas::{self, Reader, Readers};
 use super::slots::{SLOTS, View};
 use super::{ANSWER, OTHERS, any, gather, is_news};
 use crate::clock::ServerClock;
 use crate::node::{AbortOnDrop, Answer, Ask, Node};
-use crate::server::{Elsewhere, Failure};
+use crate::server::{Elsewhere, Failure, Pairs};
 use crate::target::{Address, Settings, Target, Way, probe};
 
 /// How often the servers are asked while all is well.
@@ -41,6 +43,8 @@ const NOBODY: u16 = u16::MAX;
 pub(crate) struct Cluster {
     shared: Arc<Shared>,
     _looks: AbortOnDrop<()>,
+    /// Compares replicas with their primaries, from the first read of a replica on.
+    compares: OnceLock<AbortOnDrop<()>>,
 }
 
 struct Shared {
@@ -67,11 +71,21 @@ struct Member {
     absence: Absence,
     /// When it was last begun with, or sent to by another one.
     wanted: Mutex<Instant>,
+    /// As a primary: its replicas.
+    readers: Readers,
+    /// As a replica, where reads of replicas were asked for.
+    reader: OnceLock<Option<Arc<Reader>>>,
 }
 
 impl Member {
     fn is_well(&self) -> bool {
         !self.gated.load(Ordering::Relaxed) && self.node.is_well()
+    }
+
+    fn reader(&self, settings: &Settings) -> Option<Arc<Reader>> {
+        let start = || Node::start(&self.target, &Settings { clients: 1, ..*settings });
+        let reader = self.reader.get_or_init(|| start().ok().map(|node| Arc::new(Reader::of_cluster(node))));
+        reader.clone()
     }
 
     /// What it says of the cluster.
@@ -89,8 +103,8 @@ struct Table {
     /// An index into `primaries` for each slot, or [`NOBODY`].
     owners: Vec<u16>,
     primaries: Vec<Arc<Member>>,
-    /// Connected, so that one that takes over answers at once.
-    replicas: Vec<Arc<Member>>,
+    /// Connected, so that one that takes over answers at once; each behind the index of its primary.
+    replicas: Vec<(u16, Arc<Member>)>,
     epoch: u64,
     /// The clock by which the store tells the time; servers' own may differ by milliseconds.
     clock: Arc<ServerClock>,
@@ -107,14 +121,28 @@ impl Table {
     }
 
     fn set_owner(&mut self, slot: u16, member: &Arc<Member>) {
-        let known = self.primaries.iter().position(|primary| Arc::ptr_eq(primary, member));
-        let index = known.unwrap_or_else(|| {
-            self.primaries.push(member.clone());
-            self.primaries.len() - 1
-        });
-        if let (Some(owner), Ok(index)) = (self.owners.get_mut(usize::from(slot)), u16::try_from(index)) {
+        let index = self.index_of(member);
+        if let Some(owner) = self.owners.get_mut(usize::from(slot)) {
             *owner = index;
         }
+    }
+
+    fn add_replica(&mut self, primary: &Arc<Member>, replica: Arc<Member>) {
+        let of = self.index_of(primary);
+        // Each of its primary's ranges names it.
+        if !self.replicas.iter().any(|(known_of, known)| *known_of == of && Arc::ptr_eq(known, &replica)) {
+            self.replicas.push((of, replica));
+        }
+    }
+
+    /// Where a primary is in the list, of which there are no more than slots.
+    fn index_of(&mut self, primary: &Arc<Member>) -> u16 {
+        let known = self.primaries.iter().position(|known| Arc::ptr_eq(known, primary));
+        let index = known.unwrap_or_else(|| {
+            self.primaries.push(primary.clone());
+            self.primaries.len() - 1
+        });
+        u16::try_from(index).unwrap_or(NOBODY)
     }
 }
 
@@ -135,7 +163,7 @@ impl Cluster {
         });
         shared.add_seeds()?;
         let looks = AbortOnDrop(tokio::spawn(look_after(shared.clone())));
-        let cluster = Self { shared, _looks: looks };
+        let cluster = Self { shared, _looks: looks, compares: OnceLock::new() };
         if let Some(by) = wait_by {
             cluster.served(by).await?;
         }
@@ -220,6 +248,13 @@ impl Cluster {
         }
     }
 
+    /// What a replica has that is at most so far behind.
+    pub(crate) async fn load_near(&self, ask: &Ask<'_>, behind: Duration, by: Instant) -> Option<Pairs> {
+        self.compares.get_or_init(|| AbortOnDrop(tokio::spawn(compare_replicas(self.shared.clone()))));
+        let owner = self.shared.table.load().owner(redis_keyslot(ask.key))?.clone();
+        owner.readers.load(ask, behind, by).await
+    }
+
     /// Any server's time.
     pub(crate) async fn time(&self, by: Instant) -> Result<Time, Failure> {
         let mut patience = Patience::new(by, self.shared.settings.deadline);
@@ -253,7 +288,10 @@ impl Cluster {
     }
 
     pub(crate) fn doubt(&self) {
-        self.shared.table.load().primaries.iter().for_each(|primary| primary.node.doubt());
+        for primary in &self.shared.table.load().primaries {
+            primary.node.doubt();
+            primary.readers.doubt();
+        }
     }
 
     pub(crate) fn listening_post(&self) -> Option<Arc<Target>> {
@@ -295,8 +333,16 @@ impl Shared {
         }
         let target = Arc::new(self.way.target.at(address)?);
         let node = Arc::new(Node::start(&target, &self.settings)?);
-        let (gated, absence, wanted) = (AtomicBool::new(false), Absence::default(), Mutex::new(Instant::now()));
-        let member = Arc::new(Member { address: address.clone(), target, node, gated, absence, wanted });
+        let member = Arc::new(Member {
+            address: address.clone(),
+            target,
+            node,
+            gated: AtomicBool::new(false),
+            absence: Absence::default(),
+            wanted: Mutex::new(Instant::now()),
+            readers: Readers::default(),
+            reader: OnceLock::new(),
+        });
         members.insert(address.clone(), member.clone());
         Ok(member)
     }
@@ -372,9 +418,10 @@ impl Shared {
         let old = self.table.load();
         let mut table = Table { epoch: view.epoch, ..Table::empty() };
         for range in &view.ranges {
-            table.replicas.extend(range.replicas.iter().filter_map(|replica| self.announced(replica)));
+            let replicas: Vec<_> = range.replicas.iter().filter_map(|replica| self.announced(replica)).collect();
             let Some(primary) = self.announced(&range.primary) else { continue };
             (range.first..=range.last).for_each(|slot| table.set_owner(slot, &primary));
+            replicas.into_iter().for_each(|replica| table.add_replica(&primary, replica));
         }
         // The clock of a server that is still there stays: time must not jump with every table.
         let clocks = || table.primaries.iter().map(|primary| primary.node.clock());
@@ -382,7 +429,8 @@ impl Shared {
         let known = clocks().find(|clock| clock.is_known());
         table.clock = known.filter(|_| !stays).unwrap_or(&old.clock).clone();
         let is_in = |member: &Arc<Member>| {
-            table.primaries.iter().chain(&table.replicas).any(|known| Arc::ptr_eq(known, member))
+            let replicas = table.replicas.iter().map(|(_, replica)| replica);
+            table.primaries.iter().chain(replicas).any(|known| Arc::ptr_eq(known, member))
         };
         // Seeds may be other names of servers that are in it; they go once one of those answers. A new server has no slots
         // yet, and is in no table.
@@ -480,6 +528,20 @@ async fn look_after(shared: Arc<Shared>) {
         } else {
             tokio::time::sleep(every - SOON).await;
         }
+    }
+}
+
+/// Compares the replicas of all primaries with them for ever.
+async fn compare_replicas(shared: Arc<Shared>) {
+    loop {
+        let table = shared.table.load_full();
+        let compares = (0..).zip(&table.primaries).map(|(index, primary)| {
+            let replicas = table.replicas.iter().filter(|(of, _)| *of == index);
+            let readers = replicas.filter_map(|(_, replica)| replica.reader(&shared.settings)).collect();
+            primary.readers.compare(&primary.node, readers)
+        });
+        join_all(compares).await;
+        tokio::time::sleep(replicas::EVERY).await;
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -18,9 +18,10 @@ use redis_session_core::{Error, Kind, Time};
 use tokio::sync::Notify;
 
 use super::patience::{Absence, Patience};
+use super::replicas::{self, Reader, Readers};
 use super::{ANSWER, OTHERS, any, gather, is_news};
 use crate::node::{AbortOnDrop, Answer, Ask, Node};
-use crate::server::{Failure, Reply};
+use crate::server::{Failure, Pairs, Reply};
 use crate::subscription::{Heard, Subscription};
 use crate::target::{Address, Settings, Target, Way, probe};
 
@@ -49,6 +50,8 @@ const CHANNELS: [&str; 6] = [
 pub(crate) struct Sentinels {
     shared: Arc<Shared>,
     _looks: AbortOnDrop<()>,
+    /// Compares replicas with the primary, from the first read of a replica on.
+    compares: OnceLock<AbortOnDrop<()>>,
 }
 
 struct Shared {
@@ -98,6 +101,10 @@ struct Server {
     /// Whether it called itself a replica since it was last the primary: only such a one can have been promoted. An old
     /// primary that comes back calls itself a primary as well.
     was_replica: AtomicBool,
+    /// As the primary: its replicas.
+    readers: Readers,
+    /// As a replica.
+    reader: Arc<Reader>,
 }
 
 struct Sentinel {
@@ -141,7 +148,7 @@ impl Sentinels {
             Shared::add_sentinel(&shared, seed)?;
         }
         let looks = AbortOnDrop(tokio::spawn(look_after(shared.clone())));
-        let sentinels = Self { shared, _looks: looks };
+        let sentinels = Self { shared, _looks: looks, compares: OnceLock::new() };
         if let Some(by) = wait_by {
             sentinels.named(by).await?;
         }
@@ -194,6 +201,13 @@ impl Sentinels {
         }
     }
 
+    /// What a replica has that is at most so far behind.
+    pub(crate) async fn load_near(&self, ask: &Ask<'_>, behind: Duration, by: Instant) -> Option<Pairs> {
+        self.compares.get_or_init(|| AbortOnDrop(tokio::spawn(compare_replicas(self.shared.clone()))));
+        let primary = self.shared.primary.load_full()?;
+        primary.readers.load(ask, behind, by).await
+    }
+
     pub(crate) async fn time(&self, by: Instant) -> Result<Time, Failure> {
         let mut patience = Patience::new(by, self.shared.settings.deadline);
         loop {
@@ -218,6 +232,7 @@ impl Sentinels {
     pub(crate) fn doubt(&self) {
         if let Some(primary) = &*self.shared.primary.load() {
             primary.node.doubt();
+            primary.readers.doubt();
         }
     }
 
@@ -273,8 +288,15 @@ impl Shared {
         }
         let started = self.way.target.at(&address).map(Arc::new).and_then(|target| {
             let node = Arc::new(Node::start(&target, &self.settings)?);
-            let (absence, was_replica) = (Absence::default(), AtomicBool::new(false));
-            Ok(Arc::new(Server { address: address.clone(), target, node, absence, was_replica }))
+            Ok(Arc::new(Server {
+                address: address.clone(),
+                target,
+                reader: Arc::new(Reader::new(node.clone())),
+                node,
+                absence: Absence::default(),
+                was_replica: AtomicBool::new(false),
+                readers: Readers::default(),
+            }))
         });
         match started {
             Ok(server) => {
@@ -552,6 +574,18 @@ async fn role(node: &Node) -> Option<Role> {
 
 async fn is_primary(node: &Node) -> bool {
     role(node).await == Some(Role::Primary)
+}
+
+/// Compares all that may be replicas with the primary for ever.
+async fn compare_replicas(shared: Arc<Shared>) {
+    loop {
+        if let Some(primary) = shared.primary.load_full() {
+            let servers: Vec<_> = shared.state().servers.values().cloned().collect();
+            let others = servers.iter().filter(|server| !Arc::ptr_eq(server, &primary));
+            primary.readers.compare(&primary.node, others.map(|server| server.reader.clone()).collect()).await;
+        }
+        tokio::time::sleep(replicas::EVERY).await;
+    }
 }
 
 /// Looks after the way for ever.

@@ -15,6 +15,7 @@ mod mixups;
 mod persistence;
 mod races;
 mod records;
+mod replicas;
 mod security;
 mod sentinel;
 
