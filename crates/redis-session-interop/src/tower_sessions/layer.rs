@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use axum_core::response::IntoResponse as _;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use redis_session::{Error, Main};
+use redis_session::{Error, Main, ReadFrom};
 use serde_json::Value;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -63,7 +63,8 @@ pub(super) const AXUM_LOGIN: &str = "axum-login.data";
 ///
 /// The cookie is ours, and set by our layer. A session that has ended or was replaced meanwhile stays so: nothing is
 /// written, and their methods answer `Ok`, as their stores do. Without a session cookie nothing is read, and a request
-/// whose handlers leave their session alone sends no command.
+/// whose handlers leave their session alone sends no command. Guards on their session (axum-login's) read it like any handler, so
+/// under this layer no replica answers, whatever [`read_from`](redis_session::RedisSessionLayer::read_from) says.
 ///
 /// # Both views in one request
 ///
@@ -249,6 +250,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        // Their guards read the session like anything else, and a guard must not go by a replica's word.
+        request.extensions_mut().insert(ReadFrom::Primary);
         // Without our layer there is no session, and whoever asks for one is told so, by the log and by their extractor.
         let bridge = Bridge::<L>::open(request.extensions(), self.layer.users.clone()).ok();
         let bridge = bridge.map(|(bridge, theirs)| {

@@ -10,6 +10,7 @@ mod from;
 mod login;
 mod messages;
 mod place;
+mod replicas;
 mod rolling;
 mod session;
 mod tenants;
