@@ -197,7 +197,7 @@ async fn two_given_up(layer: &RedisSessionLayer, cookie: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closing_waits_for_a_commit_whose_request_was_given_up_and_the_layer_works_on() {
+async fn r47_closing_waits_for_a_commit_whose_request_was_given_up_and_the_layer_works_on() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.address());
     let store = patient(&proxy.url(), Duration::from_secs(20)).await;
