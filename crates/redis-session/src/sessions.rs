@@ -269,6 +269,8 @@ impl<L> Sessions<L> {
     /// [`revoke_all`](Self::revoke_all).
     pub async fn revoke_others(&self, session: &Session<Untyped, L>) -> Result<usize, Error> {
         let handle = &session.handle;
+        // Whose session it is, a replica may not know yet.
+        drop(handle.turn_to_write().await?);
         let (user, own) = {
             let state = handle.state();
             match (&state.found, &state.id) {
