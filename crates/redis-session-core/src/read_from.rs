@@ -131,7 +131,7 @@ mod tests {
         let read = |id: &SessionId| ReplicaRead { proof: id.proof(), life: Expiry::default().life(), behind: SHORTEST };
         assert!(read(&id).takes(&record, Some(at)));
         assert!(!read(&other).takes(&record, Some(at)));
-        assert!(!read(&id).takes(&record, Some(at + 30 * minute)), "past its deadline");
+        assert!(!read(&id).takes(&record, Some(at + 31 * minute)), "past its deadline");
         assert!(!read(&id).takes(&record, Some(at - 6 * minute)), "from the future");
         assert!(!read(&id).takes(&record, None), "nobody knows the time");
     }
