@@ -19,8 +19,9 @@ pub(crate) fn channel(prefix: &str) -> String {
     format!("{prefix}ended")
 }
 
-/// Says at which server to listen. `None`: none is well.
-type Post = Arc<dyn Fn() -> Option<Arc<Target>> + Send + Sync>;
+/// Says at which server to listen, for who listens to this one now: another one only where this one will not do, since
+/// what is told during a move is not heard. `None`: none is well.
+type Post = Arc<dyn Fn(Option<&Target>) -> Option<Arc<Target>> + Send + Sync>;
 
 /// Tells listeners of the sessions that end.
 pub(crate) struct Bell {
@@ -44,7 +45,7 @@ impl Listeners {
 
 impl Bell {
     pub(crate) fn new(
-        post: impl Fn() -> Option<Arc<Target>> + Send + Sync + 'static,
+        post: impl Fn(Option<&Target>) -> Option<Arc<Target>> + Send + Sync + 'static,
         settings: Settings,
         prefix: String,
     ) -> Self {
@@ -71,7 +72,7 @@ struct Ear {
 /// Listens to one server after the other, for ever. Whatever one of a cluster or a replicated one publishes, all hear.
 async fn listen(ear: Ear, listeners: Arc<Listeners>) {
     loop {
-        let Some(target) = (ear.post)() else {
+        let Some(target) = (ear.post)(None) else {
             tokio::time::sleep(SOON).await;
             continue;
         };
@@ -99,7 +100,7 @@ async fn listen(ear: Ear, listeners: Arc<Listeners>) {
 async fn until_elsewhere(post: &Post, target: &Target) {
     loop {
         tokio::time::sleep(EVERY).await;
-        if post().is_some_and(|post| post.place() != target.place()) {
+        if post(Some(target)).is_some_and(|post| post.place() != target.place()) {
             return;
         }
     }

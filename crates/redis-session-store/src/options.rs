@@ -155,7 +155,7 @@ impl RedisStoreOptions {
         let operations = Operations { server, prefix: self.prefix.clone(), deadline: self.settings.deadline };
         let operations = Arc::new(operations);
         let servers = Arc::downgrade(&operations);
-        let post = move || servers.upgrade()?.server.listening_post();
+        let post = move |now: Option<&Target>| servers.upgrade()?.server.listening_post(now);
         let bell = Arc::new(Bell::new(post, self.settings, self.prefix));
         Ok(RedisStore { operations, bell, place: way.to_string().into() })
     }

@@ -74,11 +74,12 @@ impl Topology {
         !matches!(self, Self::Single(..))
     }
 
-    /// A server that hears of everything that any of them publishes. `None`: none is well.
-    pub(crate) fn listening_post(&self) -> Option<Arc<Target>> {
+    /// A server that hears of everything that any of them publishes: the one that is listened to now, if that is one. `None`:
+    /// none is well.
+    pub(crate) fn listening_post(&self, now: Option<&Target>) -> Option<Arc<Target>> {
         match self {
             Self::Single(target, _) => Some(target.clone()),
-            Self::Cluster(cluster) => cluster.listening_post(),
+            Self::Cluster(cluster) => cluster.listening_post(now),
             Self::Sentinels(sentinels) => sentinels.listening_post(),
         }
     }

@@ -454,7 +454,8 @@ impl<L> Pass<'_, L> {
         failed
     }
 
-    /// The session, and then its entry, which would else count for its user's cap.
+    /// The session, and then its entry, which would else count for its user's cap; one that a failover may bring back stays in
+    /// the list.
     async fn end_one(&self, key: &SessionKey) -> Result<Ending, Error> {
         let Sessions { settings, durability, .. } = self.sessions;
         let whose = match listing::look(settings, key).await? {
@@ -462,7 +463,7 @@ impl<L> Pass<'_, L> {
             _ => None,
         };
         let ending = listing::end(settings, key, Reason::Revoked, self.before.clone(), *durability).await?;
-        if let Some(user) = whose.filter(|_| ending.ended == Ended::Ended) {
+        if let Some(user) = whose.filter(|_| ending.ended == Ended::Ended && ending.missed.is_none()) {
             listing::leave(settings, &user, &[key.handle()]).await?;
         }
         Ok(ending)

@@ -294,9 +294,10 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn listening_post(&self) -> Option<Arc<Target>> {
+    pub(crate) fn listening_post(&self, now: Option<&Target>) -> Option<Arc<Target>> {
         let table = self.shared.table.load();
-        table.primaries.iter().find(|primary| primary.is_well()).map(|primary| primary.target.clone())
+        let well = || table.primaries.iter().filter(|primary| primary.is_well()).map(|primary| &primary.target);
+        well().find(|target| Some(target.place()) == now.map(Target::place)).or_else(|| well().next()).cloned()
     }
 
     pub(crate) fn owner(&self, slot: u16) -> Result<(String, Arc<Node>), Failure> {
