@@ -134,7 +134,8 @@ pub(crate) enum Word {
 impl From<Kind> for Word {
     fn from(kind: Kind) -> Self {
         match kind {
-            Kind::Gone => Self::Gone,
+            // Also where nobody is logged in any more.
+            Kind::Gone | Kind::NotLoggedIn => Self::Gone,
             Kind::OutcomeUnknown => Self::Unknown,
             Kind::Unavailable | Kind::Contended | Kind::Field | Kind::TooLarge | Kind::Random => Self::NotSaved,
             Kind::LoginRefused => Self::Refused,
