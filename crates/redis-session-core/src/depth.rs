@@ -1,13 +1,20 @@
 //! How deep a value may be nested: what is written must be readable again.
 
-/// What is said of a value that is deeper.
-pub(crate) const TOO_DEEP: &str = "is nested deeper than 127 levels, and could not be read again";
+use crate::error::Error;
 
 /// `serde_json` reads no deeper.
 const DEEPEST: usize = 127;
 
+/// Refuses a field's JSON text that could not be read again.
+pub(crate) fn check_depth(name: &[u8], json: &[u8]) -> Result<(), Error> {
+    match is_too_deep(json) {
+        true => Err(Error::field(name, "is nested deeper than 127 levels, and could not be read again")),
+        false => Ok(()),
+    }
+}
+
 /// Whether a JSON text that `serde_json` wrote is one that it refuses to read.
-pub(crate) fn is_too_deep(json: &[u8]) -> bool {
+fn is_too_deep(json: &[u8]) -> bool {
     // Most texts have too few brackets, whatever is in them. Each level has two.
     let may_be = json.len() > 2 * DEEPEST && json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > DEEPEST;
     may_be && depth(json) > DEEPEST

@@ -151,7 +151,7 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::expiry::{Expiry, Wishes};
     use crate::fields::Fields;
@@ -159,7 +159,7 @@ mod tests {
     use crate::random::Random;
     use crate::record::{Token, Tokens};
 
-    fn record(at: Time, id: &SessionId) -> Record {
+    pub(crate) fn record(at: Time, id: &SessionId) -> Record {
         Record {
             tokens: Tokens::first(Token::random(&Random::system()).unwrap()),
             proof: id.proof(),

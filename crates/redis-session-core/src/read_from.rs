@@ -94,8 +94,9 @@ mod tests {
     use super::*;
     use crate::expiry::Expiry;
     use crate::id::SessionId;
+    use crate::plan::tests::record;
     use crate::random::Random;
-    use crate::record::{Previous, ReplacedBy, Token, Tokens};
+    use crate::record::{Previous, ReplacedBy};
 
     #[test]
     fn how_far_behind_has_bounds_with_what_to_write() {
@@ -117,16 +118,9 @@ mod tests {
         let [id, other] = [(); 2].map(|()| SessionId::random(&Random::system()).unwrap());
         let (at, minute) = (Time::from_millis(1 << 40), Duration::from_secs(60));
         let record = Record {
-            tokens: Tokens::first(Token::random(&Random::system()).unwrap()),
-            proof: id.proof(),
-            proved: at,
             // Good for something at the primary, which knows whether it still is.
             previous: Some(Previous { proof: other.proof(), by: ReplacedBy::Renewal, at }),
-            created: at,
-            seen: at,
-            wishes: Default::default(),
-            login: None,
-            fields: Default::default(),
+            ..record(at, &id)
         };
         let read = |id: &SessionId| ReplicaRead { proof: id.proof(), life: Expiry::default().life(), behind: SHORTEST };
         assert!(read(&id).takes(&record, Some(at)));

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::depth::{TOO_DEEP, is_too_deep};
+use crate::depth::check_depth;
 use crate::edit::Replay;
 use crate::error::{Error, Kind};
 use crate::fields::Fields;
@@ -206,9 +206,7 @@ fn write_difference<T: State>(before: &Encoded, after: &Encoded, fields: &mut Fi
     for (at, (name, text)) in after.iter().enumerate() {
         if before.get_near(at, name) != Some(text) {
             check_name(name)?;
-            if is_too_deep(text) {
-                return Err(Error::field(name, TOO_DEEP));
-            }
+            check_depth(name, text)?;
             // serde_json writes numbers that are not finite as null, and so what an option leaves out: only reading
             // it back tells the two apart.
             check |= text.windows(4).any(|part| part == b"null");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::depth::{TOO_DEEP, is_too_deep};
+use crate::depth::check_depth;
 use crate::edit::{Edit, net_effect};
 use crate::error::{Error, Kind};
 use crate::fields::{Changes, Fields};
@@ -69,9 +69,7 @@ impl Working {
     /// or the name begins with `@`. [`is_too_large`](Error::is_too_large): over the limit. Nothing is changed then.
     pub fn insert<V: Serialize + ?Sized>(&mut self, name: &str, value: &V) -> Result<(), Error> {
         let json = serde_json::to_vec(value).map_err(|_| Error::field(name.as_bytes(), "cannot be written as JSON"))?;
-        if is_too_deep(&json) {
-            return Err(Error::field(name.as_bytes(), TOO_DEEP));
-        }
+        check_depth(name.as_bytes(), &json)?;
         self.edit(Edit::Set(Bytes::copy_from_slice(name.as_bytes()), json.into()))
     }
 

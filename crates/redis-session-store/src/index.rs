@@ -11,7 +11,7 @@ use redis_session_core::{
 
 use crate::script::{Script, Words, named, unexpected};
 use crate::server::{Failure, Reply, ScanMark, Server};
-use crate::store::{Operations, missed};
+use crate::store::Operations;
 
 pub(crate) static ENTER: Script = Script {
     lua: concat!(include_str!("lua/script.lua"), include_str!("lua/index.lua"), include_str!("lua/enter.lua")),
@@ -40,10 +40,8 @@ impl<S: Server> Operations<S> {
         // On one server the session is written after its entry, and waits for both.
         let wait = wait.filter(|_| self.server.spreads_keys());
         let words = vec![enter_words(enter, self.until(&key, enter.not_after))];
-        let (reply, copies) = self.run_and_wait(&ENTER, &key, words, wait).await?;
-        let outcome = self.checked(entered(reply, &key))?;
-        let wrote = matches!(outcome, Entered::Entered { .. });
-        Ok(Waited { outcome, missed: missed(wait.filter(|_| wrote), copies) })
+        let wrote = |outcome: &Entered| matches!(outcome, Entered::Entered { .. });
+        self.write(&ENTER, &key, words, wait, |reply| entered(reply, &key), wrote).await
     }
 
     pub(crate) async fn prolong(&self, user: &UserKey, prolong: &Prolong) -> Result<Prolonged, Error> {
@@ -63,10 +61,8 @@ impl<S: Server> Operations<S> {
     ) -> Result<Waited<Doomed>, Error> {
         let key = self.user_key(user);
         let words = vec![doom_words(doom, self.until(&key, doom.not_after))];
-        let (reply, copies) = self.run_and_wait(&DOOM, &key, words, wait).await?;
-        let outcome = self.checked(doomed(reply, &key))?;
-        let wrote = matches!(outcome, Doomed::Doomed(_));
-        Ok(Waited { outcome, missed: missed(wait.filter(|_| wrote), copies) })
+        let wrote = |outcome: &Doomed| matches!(outcome, Doomed::Doomed(_));
+        self.write(&DOOM, &key, words, wait, |reply| doomed(reply, &key), wrote).await
     }
 
     pub(crate) async fn leave(&self, user: &UserKey, sessions: &[SessionHandle]) -> Result<(), Error> {

@@ -89,10 +89,9 @@ impl<S: Server> Operations<S> {
     ) -> Result<Waited<Created>, Error> {
         let key = self.key(session);
         let args = script::create_args(create, self.until(&key, create.not_after))?;
-        let (reply, copies) = self.run_and_wait(&script::CREATE, &key, args, wait).await?;
-        let outcome = self.checked(script::created(reply, &key))?;
-        let wrote = matches!(outcome, Created::Created { .. });
-        Ok(Waited { outcome, missed: missed(wait.filter(|_| wrote), copies) })
+        let read = |reply| script::created(reply, &key);
+        let wrote = |outcome: &Created| matches!(outcome, Created::Created { .. });
+        self.write(&script::CREATE, &key, args, wait, read, wrote).await
     }
 
     pub(crate) async fn save(
@@ -103,10 +102,9 @@ impl<S: Server> Operations<S> {
     ) -> Result<Waited<Saved>, Error> {
         let key = self.key(session);
         let args = script::save_args(save, self.until(&key, save.not_after))?;
-        let (reply, copies) = self.run_and_wait(&script::SAVE, &key, args, wait).await?;
-        let outcome = self.checked(script::saved(reply, &key, session))?;
-        let wrote = matches!(outcome, Saved::Saved { .. });
-        Ok(Waited { outcome, missed: missed(wait.filter(|_| wrote), copies) })
+        let read = |reply| script::saved(reply, &key, session);
+        let wrote = |outcome: &Saved| matches!(outcome, Saved::Saved { .. });
+        self.write(&script::SAVE, &key, args, wait, read, wrote).await
     }
 
     pub(crate) async fn end(
@@ -117,11 +115,13 @@ impl<S: Server> Operations<S> {
     ) -> Result<Waited<Ended>, Error> {
         let key = self.key(session);
         let args = script::end_args(end, |time| self.server.by_clock_of(&key, time), &self.ended_channel());
-        let (reply, copies) = self.run_and_wait(&script::END, &key, args, wait).await?;
-        let outcome = self.checked(script::ended(reply, &key, session))?;
-        let marked = outcome == Ended::Gone && end.reason.also_ends_what_is_to_come();
-        let wrote = marked || matches!(outcome, Ended::Ended | Ended::Already(_));
-        Ok(Waited { outcome, missed: missed(wait.filter(|_| wrote), copies) })
+        let read = |reply| script::ended(reply, &key, session);
+        let wrote = |outcome: &Ended| match outcome {
+            Ended::Ended | Ended::Already(_) => true,
+            Ended::Gone => end.reason.also_ends_what_is_to_come(),
+            _ => false,
+        };
+        self.write(&script::END, &key, args, wait, read, wrote).await
     }
 
     pub(crate) async fn ping(&self) -> Result<Time, Error> {
@@ -132,8 +132,24 @@ impl<S: Server> Operations<S> {
         self.run_and_wait(script, key, args, None).await.map(|(reply, _)| reply)
     }
 
+    /// Runs a script, and says of what it wrote whether it is where it was to be.
+    pub(crate) async fn write<T>(
+        &self,
+        script: &'static Script,
+        key: &Bytes,
+        args: Vec<Bytes>,
+        wait: Option<Replication>,
+        read: impl FnOnce(Reply) -> Result<T, Error>,
+        wrote: impl FnOnce(&T) -> bool,
+    ) -> Result<Waited<T>, Error> {
+        let (reply, copies) = self.run_and_wait(script, key, args, wait).await?;
+        let outcome = self.checked(read(reply))?;
+        let missed = missed(wait.filter(|_| wrote(&outcome)), copies);
+        Ok(Waited { outcome, missed })
+    }
+
     /// Ends within the deadline, and the time to wait.
-    pub(crate) async fn run_and_wait(
+    async fn run_and_wait(
         &self,
         script: &'static Script,
         key: &Bytes,
@@ -175,7 +191,7 @@ impl<S: Server> Operations<S> {
 }
 
 /// Why what was written is not where it was to be.
-pub(crate) fn missed(wait: Option<Replication>, copies: Copies) -> Option<Error> {
+fn missed(wait: Option<Replication>, copies: Copies) -> Option<Error> {
     let Replication { replicas, within } = wait?;
     let text = match copies {
         Ok(there) if there >= replicas => return None,

@@ -22,9 +22,9 @@ use crate::listing::{self, Ending};
 pub(crate) async fn end(handle: &Arc<Handle>, reason: Reason) -> Result<(), Error> {
     // Where that fails, it is a session that could not be read.
     let _unread = handle.confirm().await;
+    let waits = handle.durability() != Durability::Fast;
     let (going, outgoing, unread) = {
         let state = handle.state();
-        let waits = state.durability.unwrap_or(handle.settings.durability) != Durability::Fast;
         let removal = if state.presented { Outgoing::Remove } else { Outgoing::Nothing };
         let (going, outgoing) = match (&state.found, &state.id) {
             (Found::Alive(record), Some(id)) => (Some((id.clone(), record.user().cloned())), Outgoing::Remove),

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use redis_session_core::{
-    Durability, ENTRY_STAYS, End, Ended, Error as CoreError, Found, Kind, Prolong, Prolonged, Reason, Rule,
-    SessionHandle, SessionKey, Stored, Time, User, Waited, Whose, Wishes,
+    Durability, ENTRY_STAYS, End, Ended, Error as CoreError, Found, Kind, Prolong, Prolonged, Reason, Replication,
+    Rule, SessionHandle, SessionKey, Stored, Time, User, Waited, Whose, Wishes,
 };
 use tokio::time::Instant;
 
@@ -150,17 +150,18 @@ pub(crate) async fn end(
     whose: Whose,
     durability: Durability,
 ) -> Result<Ending, Error> {
-    let (store, by) = (&settings.store, Instant::now() + settings.store.deadline() + time_to_wait(durability));
-    let run = |not_after| {
+    let store = &settings.store;
+    let run = |not_after, replication| {
         let end = End { not_after, reason, whose: whose.clone() };
         async move {
-            match replication(durability, by) {
+            match replication {
                 None => store.end(key, &end).await.map(Waited::enough),
                 Some(replication) => store.end_durably(key, &end, replication).await,
             }
         }
     };
-    let Waited { outcome, missed } = step_by(settings, by, run, |waited| waited.outcome == Ended::Late).await?;
+    let is_late = |ended: &Ended| *ended == Ended::Late;
+    let Waited { outcome, missed } = step_durably(settings, durability, run, is_late).await?;
     Ok(Ending { ended: outcome, missed: missed.map(|error| settings.not_replicated(error)) })
 }
 
@@ -185,7 +186,22 @@ where
     step_by(settings, Instant::now() + settings.store.deadline(), run, is_late).await
 }
 
-pub(crate) async fn step_by<T, F>(
+/// The same of a step that waits for replicas, each try in the time that is left.
+pub(crate) async fn step_durably<T, F>(
+    settings: &Settings,
+    durability: Durability,
+    run: impl Fn(Time, Option<Replication>) -> F,
+    is_late: impl Fn(&T) -> bool,
+) -> Result<Waited<T>, Error>
+where
+    F: Future<Output = Result<Waited<T>, CoreError>>,
+{
+    let by = Instant::now() + settings.store.deadline() + time_to_wait(durability);
+    let run = |not_after| run(not_after, replication(durability, by));
+    step_by(settings, by, run, |waited| is_late(&waited.outcome)).await
+}
+
+async fn step_by<T, F>(
     settings: &Settings,
     by: Instant,
     run: impl Fn(Time) -> F,

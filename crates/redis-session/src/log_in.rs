@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::handle::{Handle, Outgoing};
 use crate::listing;
-use crate::tries::{replication, rest, time_to_wait};
+use crate::tries::rest;
 
 /// How many places a login tries: a session that vanishes meanwhile takes its login to a new one.
 const PLACES: usize = 4;
@@ -176,18 +176,17 @@ async fn enter(
         settings.entry_life(now, now, &state.wish.apply(wishes, now))
     };
     let (index, user) = (handle.index()?, &asked.user.key(&settings.realm));
-    let durability = handle.durability();
-    let by = Instant::now() + settings.store.deadline() + time_to_wait(durability);
-    let run = |not_after| {
+    let run = |not_after, replication| {
         let enter = Enter { session, life, cap: settings.cap, age: age(), instead_of, not_after };
         async move {
-            match replication(durability, by) {
+            match replication {
                 None => index.enter(user, &enter).await.map(Waited::enough),
                 Some(replication) => index.enter_durably(user, &enter, replication).await,
             }
         }
     };
-    let entered = listing::step_by(settings, by, run, |waited| waited.outcome == Entered::Late).await?;
+    let is_late = |entered: &Entered| *entered == Entered::Late;
+    let entered = listing::step_durably(settings, handle.durability(), run, is_late).await?;
     match handle.outcome(entered) {
         Entered::Late | Entered::Revoked => Err(refused(handle, "the user's sessions were ended meanwhile")),
         Entered::Doomed if place.is_own() => {

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum_core::extract::FromRequestParts;
 use http::request::Parts;
 use redis_session_core::{
-    Doom, Doomed, Durability, Ended, Found, Kind, Level, Login, Page, Reason, Record, SessionHandle, SessionKey,
-    Stored, Time, User, Waited, Which, Whose,
+    Doom, Doomed, Durability, Ended, Found, Level, Login, Page, Reason, Record, SessionHandle, SessionKey, Stored,
+    Time, User, Waited, Which, Whose,
 };
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::events::Event;
 use crate::layer::{Main, RedisSessionLayer, Settings};
 use crate::listing::{self, AT_ONCE, Ending, Listed, Need};
 use crate::session::{Session, Untyped, handle_of};
-use crate::tries::{replication, rest, time_to_wait};
+use crate::tries::{rest, time_of_store};
 
 /// How exactly a list tells when a session was last seen: enough to know a device, too little to follow a person.
 const SEEN_WITHIN: Duration = Duration::from_secs(5 * 60);
@@ -338,14 +338,8 @@ impl<L> Sessions<L> {
     /// `is_not_replicated`: as with [`revoke_all`](Self::revoke_all).
     pub async fn revoke_everybody(&self, mut progress: impl FnMut(Progress)) -> Result<u64, Error> {
         let settings = &*self.settings;
-        let began = match settings.store.now() {
-            Some(now) => now,
-            // The store learns the time with its first answer. Without one, all logins to come would end.
-            None => {
-                settings.store.page(&settings.realm, None).await.map_err(|error| settings.store_failed(error))?;
-                settings.store.now().ok_or_else(unknown_time)?
-            }
-        };
+        // Without the time all logins to come would end.
+        let began = time_of_store(settings, || settings.store.page(&settings.realm, None)).await?;
         let before = Whose::ArrivedBefore(began + CLOCK_MARGIN);
         let mut pass = Pass { sessions: self, before, done: Progress::default(), failed: None, missed: None };
         pass.run(&mut progress).await?;
@@ -357,15 +351,14 @@ impl<L> Sessions<L> {
     async fn doom(&self, user: &User, which: Which) -> Result<(Doomed, WaitedFor), Error> {
         let settings = &*self.settings;
         let (index, of, begun) = (settings.index()?, &user.key(&settings.realm), Instant::now());
-        let by = begun + settings.store.deadline() + time_to_wait(self.durability);
-        let run = |not_after| async move {
+        let run = |not_after, replication| async move {
             let doom = Doom { which, not_after };
-            match replication(self.durability, by) {
+            match replication {
                 None => index.doom(of, &doom).await.map(Waited::enough),
                 Some(replication) => index.doom_durably(of, &doom, replication).await,
             }
         };
-        let waited = listing::step_by(settings, by, run, |waited| waited.outcome == Doomed::Late).await?;
+        let waited = listing::step_durably(settings, self.durability, run, |doomed| *doomed == Doomed::Late).await?;
         let missed = waited.missed.map(|error| settings.not_replicated(error));
         Ok((waited.outcome, WaitedFor { missed, rest: rest(self.durability, begun) }))
     }
@@ -386,10 +379,6 @@ struct WaitedFor {
     missed: Option<Error>,
     /// What the ends themselves wait for.
     rest: Durability,
-}
-
-fn unknown_time() -> Error {
-    Error::new(Kind::Unavailable, "the store does not know its time yet")
 }
 
 /// A pass over the sessions of all users.

@@ -1,5 +1,6 @@
 //! What lost replies and wrong clocks mean for a write: whether it is sent again, and what is told if it is not.
 
+use std::future::Future;
 use std::time::Duration;
 
 use redis_session_core::{Durability, Error as CoreError, Kind, Replication, Rule, SessionKey, Time};
@@ -7,25 +8,29 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::layer::Settings;
 
 /// How often a write is sent with a new `not_after`, where our idea of the store's clock was wrong.
 pub(crate) const NEW_TIMES: usize = 2;
 /// Before a write whose reply was lost is sent again; the store needs some 20 milliseconds for a new connection.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
+/// The store's time, which it learns with its first answer: to this question, where it does not know it yet.
+pub(crate) async fn time_of_store<T, F>(settings: &Settings, question: impl FnOnce() -> F) -> Result<Time, Error>
+where
+    F: Future<Output = Result<T, CoreError>>,
+{
+    let store = &settings.store;
+    if store.now().is_none() {
+        question().await.map_err(|error| settings.store_failed(error))?;
+    }
+    store.now().ok_or_else(|| Error::new(Kind::Unavailable, "the store does not know its time yet"))
+}
+
 /// Until when a write may run, in the store's time.
 pub(crate) async fn not_after(handle: &Handle, key: &SessionKey) -> Result<Time, Error> {
     let store = &handle.settings.store;
-    let now = match store.now() {
-        Some(now) => Some(now),
-        None => {
-            // The store learns the time with its first answer.
-            store.load(key).await.map_err(|error| handle.store_failed(error))?;
-            store.now()
-        }
-    };
-    let unknown = || Error::new(Kind::Unavailable, "the store does not know its time yet");
-    now.map(|now| now + store.deadline()).ok_or_else(unknown)
+    Ok(time_of_store(&handle.settings, || store.load(key)).await? + store.deadline())
 }
 
 /// For how long a write may wait, beside the store's deadline.
