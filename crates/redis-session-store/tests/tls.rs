@@ -4,7 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use redis_session_core::{Create, Created, Error, Fields, Life, Random, SessionId, Store, Time, Token, WishChange};
+use redis_session_core::{
+    Create, Created, Error, Fields, Life, Random, Read, ReplicaRead, SessionId, Store, Time, Token, WishChange,
+};
 use redis_session_store::{RedisStore, RedisStoreOptions, Tls, fred};
 use redis_session_testkit::{Authority, Cluster, Identity, RedisOptions, RedisServer, Sentinels, store_contract};
 
@@ -138,8 +140,10 @@ async fn a_pool_with_tls_gives_it_to_the_store_and_counts_as_guarded() {
     RedisStore::pool_options(&pool).refuse_plain_tcp().connect().await.unwrap().ping().await.unwrap();
 }
 
-/// Writes and reads sessions: enough for some to be on each server.
+/// Writes sessions, enough for some to be on each server, and reads them: first where they were written, and then by replicas,
+/// as soon as these are known.
 async fn serves(store: &RedisStore) {
+    let mut reads = Vec::new();
     for _ in 0..30 {
         let id = SessionId::random(&Random::system()).unwrap();
         let (key, token) = (id.key(&"main".into()), Token::random(&Random::system()).unwrap());
@@ -148,6 +152,15 @@ async fn serves(store: &RedisStore) {
         let create = Create { token, not_after, proof, life, wish, login: None, fields };
         assert!(matches!(store.create(&key, &create).await.unwrap(), Created::Created { .. }));
         assert!(store.load(&key).await.unwrap().is_some());
+        reads.push((key, ReplicaRead { proof, life, behind: Duration::from_secs(2) }));
+    }
+    let replicas = store.replicas().expect("it knows its replicas");
+    for (key, read) in reads {
+        let start = Instant::now();
+        while !matches!(replicas.read(&key, &read).await.unwrap(), Read::Replica(_)) {
+            assert!(start.elapsed() < Duration::from_secs(30), "no replica answers");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 
@@ -164,6 +177,7 @@ async fn r78_the_store_keeps_its_contract_on_a_cluster_that_speaks_tls_also_afte
     let tls = Tls::default().ca(authority.pem()).identity(ours.certificate, ours.key);
     let store = patient(&cluster.tls_url(), tls).refuse_plain_tcp().connect().await.unwrap();
     store_contract(store.clone(), tokio::time::sleep).await;
+    serves(&store).await;
     cluster.failover("any key");
     serves(&store).await;
 
@@ -179,6 +193,7 @@ async fn r78_the_store_keeps_its_contract_behind_sentinels_that_speak_tls_also_a
     let tls = Tls::default().ca(authority.pem()).identity(ours.certificate, ours.key);
     let store = patient(&redis.tls_url(), tls).refuse_plain_tcp().connect().await.unwrap();
     store_contract(store.clone(), tokio::time::sleep).await;
+    serves(&store).await;
     redis.failover();
     serves(&store).await;
 

@@ -3,8 +3,8 @@
 
 #![allow(clippy::print_stdout)] // figures
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redis_session_core::{Read, ReplicaRead, Saved, Store, Stored, Token};
@@ -347,4 +347,111 @@ async fn a_replica_that_is_promoted_is_read_from_as_the_primary_and_the_others_g
         assert_eq!(by_replica(&store, &visitor).await.as_deref(), Some("2"));
     }
     assert_eq!(loads(new), 0);
+}
+
+/// What a reader saw in one shard while its primary went.
+#[derive(Default)]
+struct Shown {
+    by_replica: u64,
+    by_primary: u64,
+    errors: u64,
+    /// How long ago the oldest answer of a replica was the newest.
+    oldest: Duration,
+}
+
+/// Writes 1, 2, 3, … and takes note of when each was acknowledged; `None`: nobody knows whether it was written.
+async fn count_up(
+    store: RedisStore,
+    visitor: Arc<Visitor>,
+    written: Arc<Mutex<Vec<Option<Instant>>>>,
+    stop: Arc<AtomicBool>,
+) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let Ok(Some(Stored::Record(record))) = store.load(&visitor.key).await else { continue };
+        let next = written.lock().unwrap().len();
+        let save = visitor.merge(record.tokens.newest(), set("n", &next.to_string()));
+        let is_saved = matches!(store.save(&visitor.key, &save).await, Ok(Saved::Saved { .. }));
+        written.lock().unwrap().push(is_saved.then(Instant::now));
+    }
+}
+
+async fn watch(
+    store: RedisStore,
+    visitor: Arc<Visitor>,
+    written: Arc<Mutex<Vec<Option<Instant>>>>,
+    stop: Arc<AtomicBool>,
+) -> Shown {
+    let mut shown = Shown::default();
+    while !stop.load(Ordering::Relaxed) {
+        let sent = Instant::now();
+        match store.replicas().unwrap().read(&visitor.key, &asks(&visitor)).await {
+            Ok(Read::Replica(record)) => {
+                let n: usize = std::str::from_utf8(record.fields.get(b"n").unwrap()).unwrap().parse().unwrap();
+                let newer = written.lock().unwrap().iter().skip(n + 1).find_map(|written| *written);
+                let age = newer.map_or(Duration::ZERO, |newer| sent.saturating_duration_since(newer));
+                (shown.by_replica, shown.oldest) = (shown.by_replica + 1, shown.oldest.max(age));
+            }
+            Ok(Read::Primary(Some(Stored::Record(_)))) => shown.by_primary += 1,
+            Ok(other) => panic!("a session is gone: {other:?}"),
+            Err(error) => {
+                assert!(error.is_unavailable(), "{error:?}");
+                shown.errors += 1;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    shown
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r83_a_primary_of_a_cluster_that_goes_takes_no_reader_along() {
+    let cluster = Cluster::options().node_timeout(SECOND).without_full_coverage().start();
+    let store = connect(&cluster.url()).await;
+    for (what, shard) in [("hands over", 0), ("is killed", 1), ("is frozen", 2)] {
+        let old = &cluster.nodes()[shard];
+        let visitor = loop {
+            let visitor = Visitor::new();
+            if cluster.primary_of(&visitor.name()).port() == old.port() {
+                break Arc::new(visitor);
+            }
+        };
+        visitor.born(&store, &[("n", "0")]).await;
+        until("a replica's answer", async || by_replica(&store, &visitor).await.is_some()).await;
+        let (stop, written) = (Arc::default(), Arc::new(Mutex::new(vec![Some(Instant::now())])));
+        let writer = tokio::spawn(count_up(store.clone(), visitor.clone(), Arc::clone(&written), Arc::clone(&stop)));
+        let reader = tokio::spawn(watch(store.clone(), visitor.clone(), written.clone(), stop.clone()));
+        tokio::time::sleep(SECOND / 2).await;
+        let begun = Instant::now();
+        match what {
+            "hands over" => drop(cluster.replicas_of(old)[0].run(&["CLUSTER", "FAILOVER"])),
+            "is killed" => old.kill(),
+            _ => old.pause(),
+        }
+        let new = cluster.wait_for_new_primary(&visitor.name(), old);
+        let without = begun.elapsed();
+        match what {
+            "hands over" => {}
+            "is killed" => old.restart(),
+            _ => old.resume(),
+        }
+        cluster.wait_until_well();
+        new.reset_stats();
+        old.reset_stats();
+        until("the old primary's answer, as a replica", async || {
+            by_replica(&store, &visitor).await.is_some() && loads(old) > 0
+        })
+        .await;
+        stop.store(true, Ordering::Relaxed);
+        writer.await.unwrap();
+        let Shown { by_replica, by_primary, errors, oldest } = reader.await.unwrap();
+        println!(
+            "a primary {what} ({} ms without one): {by_replica} reads by its replica, the oldest answer {} ms behind, \
+             {by_primary} by primaries, {errors} errors",
+            without.as_millis(),
+            oldest.as_millis(),
+        );
+        assert_eq!(errors, 0);
+        assert!(by_replica > 100 && oldest < BEHIND, "{oldest:?}");
+    }
 }
