@@ -405,8 +405,10 @@ impl RedisServer {
         while Instant::now() < deadline {
             if process.ended().is_some() {
                 let words = self.last_words();
-                // Another port does not help against a wrong setting.
-                assert!(!words.contains("FATAL CONFIG FILE ERROR"), "redis-server refuses its settings:\n{words}");
+                // Another port does not help against a wrong setting, which Redis 8 takes for one of a module's.
+                let refused = ["FATAL CONFIG FILE ERROR", "Unresolved Configuration(s)"];
+                let is_refused = refused.iter().any(|refused| words.contains(refused));
+                assert!(!is_refused, "redis-server refuses its settings:\n{words}");
                 return false;
             }
             if self.is_there_as(process.id()) {
