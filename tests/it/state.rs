@@ -612,6 +612,49 @@ async fn a_field_that_does_not_decode_is_an_error_that_names_it_and_nothing_is_o
 }
 
 #[tokio::test]
+async fn a_field_whose_type_says_so_reads_as_its_default_and_what_is_stored_stays_until_it_is_changed() {
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Lenient {
+        #[serde(deserialize_with = "redis_session::or_default")]
+        cart: Vec<String>,
+        #[serde(deserialize_with = "redis_session::or_default")]
+        coupon: Option<u32>,
+        visits: u64,
+    }
+    on_both_stores(async |place| {
+        let visitor = visitor_of_another_deployment(&place).await;
+        visitor.visit(async |session| session.insert("coupon", "ten percent")).await;
+        visitor
+            .visit(async |session| {
+                let mut lenient = session.view::<Lenient>()?;
+                assert_eq!((lenient.cart.len(), lenient.coupon, lenient.visits), (0, None, 4));
+                lenient.update(|lenient| lenient.visits += 1)?;
+                // Somebody saves meanwhile, so that it is run again on a newer version.
+                visitor.visit(async |session| session.insert("other", &1)).await;
+                Ok(())
+            })
+            .await;
+        assert_eq!(text(&visitor, "visits").await.unwrap(), "5");
+        assert_eq!(text(&visitor, "cart").await.unwrap(), r#""of another deployment""#);
+        assert_eq!(text(&visitor, "coupon").await.unwrap(), r#""ten percent""#);
+        visitor
+            .visit(async |session| session.view::<Lenient>()?.update(|lenient| lenient.cart.push("tea".into())))
+            .await;
+        assert_eq!(text(&visitor, "cart").await.unwrap(), r#"["tea"]"#);
+        assert_eq!(text(&visitor, "coupon").await.unwrap(), r#""ten percent""#);
+        visitor
+            .visit(async |session| {
+                let lenient = session.view::<Lenient>()?;
+                assert_eq!((lenient.cart.as_slice(), lenient.coupon), (&["tea".to_owned()][..], None));
+                Ok(())
+            })
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_field_that_no_longer_decodes_when_an_update_is_run_again_fails_the_request() {
     on_both_stores(async |place| {
         let visitor = place.visitor();

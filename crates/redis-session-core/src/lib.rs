@@ -16,6 +16,7 @@ mod fields;
 mod id;
 mod index;
 mod key_ring;
+mod lenient;
 mod memory;
 mod plan;
 mod random;
@@ -41,6 +42,7 @@ pub use index::{
     Which,
 };
 pub use key_ring::{Derivation, KeyId, KeyRing, Signer, Unverified};
+pub use lenient::or_default;
 pub use memory::MemoryStore;
 pub use plan::{Found, Plan, Successor, Why, Wish, look_at};
 pub use random::Random;

@@ -90,6 +90,7 @@ mod tries;
 
 pub use redis_session_core::{
     Clock, Durability, Expiry, KeyRing, Kind, Level, MemoryStore, ReadFrom, Reason, SessionHandle, State, Store, Why,
+    or_default,
 };
 #[cfg(feature = "tls")]
 pub use redis_session_store::Tls;
