@@ -8,8 +8,9 @@ use serde::de::{Deserialize, Deserializer};
 /// For fields without which a visitor can go on, such as a list of what he has looked at. Nothing is overwritten because it
 /// was read: what is stored stays, also for servers that can read it, until the application changes this field.
 ///
-/// What is stored for the field has to be JSON all the same; integers of more than 64 bits are not for it, since they
-/// read as the default too. An `Option<V>` whose value does not decode is `None`.
+/// What is stored for the field has to be JSON all the same. Integers of more than 64 bits are not for it, since they read
+/// as the default too, nor are floats that may not be finite, which are stored as null. An `Option<V>` whose value does not
+/// decode is `None`.
 ///
 /// ```
 /// use redis_session_core::{Fields, View, Working, or_default};
