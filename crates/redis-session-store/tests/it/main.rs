@@ -9,6 +9,7 @@ mod deploy;
 mod durable;
 mod failover;
 mod faults;
+mod ipv6;
 mod load;
 mod memory;
 mod mixups;
