@@ -94,10 +94,10 @@ async fn r79_the_store_follows_the_primary_and_is_back_before_sentinel_tells_of_
         let (slowest, gap) = all.iter().fold((Duration::ZERO, Duration::ZERO), |(slowest, gap), (seen, _)| {
             (slowest.max(seen.slowest), gap.max(seen.gap.0))
         });
-        let sent: u64 = all.iter().map(|(seen, _)| seen.counted).sum();
+        let sent: usize = all.iter().map(|(seen, _)| seen.acknowledged.len()).sum();
         println!(
             "{fault:?}: Sentinels agree after {announced:?}; longest time without service {gap:?}, slowest answer \
-             {slowest:?}; {} of {sent} acknowledged counts lost",
+             {slowest:?}; {} of {sent} acknowledged writes lost",
             all.iter().map(|(_, lost)| lost).sum::<u64>()
         );
         assert!(gap < announced + SECOND, "{fault:?}: {gap:?} without service");
