@@ -139,8 +139,9 @@ impl RedisStore {
         RedisStoreOptions::new(url::Url::parse(url).map(Way::of_url))
     }
 
-    /// Connects to where a pool of the application's does: its server, cluster or Sentinels, user, password, database
-    /// and TLS. The pool itself is left alone: sessions need other settings, and get a connection of their own.
+    /// Connects to where a pool of the application's does: its server, cluster or Sentinels, users, passwords, database
+    /// and TLS, with the names that it has for addresses (`TlsHostMapping`; by `DefaultHost`, all are called as the first
+    /// host is). The pool itself is left alone: sessions need other settings, and get a connection of their own.
     ///
     /// # Errors
     /// As [`RedisStoreOptions::connect`].

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use redis_session_core::{Error, Store};
 use redis_session_store::RedisStore;
-use redis_session_store::fred;
-use redis_session_testkit::{RedisServer, store_contract};
+use redis_session_store::fred::clients::Pool;
+use redis_session_store::fred::types::Builder;
+use redis_session_store::fred::types::config::{Config, ServerConfig};
+use redis_session_testkit::{Cluster, RedisServer, Sentinels, store_contract};
 
 use crate::{Visitor, patient, until};
 
@@ -64,8 +66,8 @@ async fn r78_plain_tcp_to_another_machine_is_refused_where_asked() {
         guarded(&format!("redis://:hunter2@{host}:1")).await.unwrap();
     }
     guarded("redis+unix:///nowhere/redis.sock").await.unwrap();
-    let config = fred::types::config::Config::from_url("redis://10.0.0.5").unwrap();
-    let pool = fred::types::Builder::from_config(config).build_pool(1).unwrap();
+    let config = Config::from_url("redis://10.0.0.5").unwrap();
+    let pool = Builder::from_config(config).build_pool(1).unwrap();
     assert!(RedisStore::pool_options(&pool).refuse_plain_tcp().connect().await.unwrap_err().is_config());
 }
 
@@ -178,9 +180,9 @@ async fn a_pool_gives_its_settings_and_is_left_alone() {
     let redis = RedisServer::start();
     redis.run(&["CONFIG", "SET", "requirepass", "hunter2"]);
     let url = format!("redis://:hunter2@127.0.0.1:{}/3", redis.port());
-    let config = fred::types::config::Config::from_url(&url).unwrap();
+    let config = Config::from_url(&url).unwrap();
     // Not even connected.
-    let pool = fred::types::Builder::from_config(config).build_pool(4).unwrap();
+    let pool = Builder::from_config(config).build_pool(4).unwrap();
     let store = RedisStore::from_pool(&pool).await.unwrap();
     let visitor = Visitor::new();
     visitor.born(&store, &[]).await;
@@ -188,10 +190,40 @@ async fn a_pool_gives_its_settings_and_is_left_alone() {
     assert_eq!(redis.run(&["EXISTS", &visitor.name()]).int(), 1);
     let debug = format!("{store:?} {:?}", RedisStore::pool_options(&pool));
     assert!(debug.contains(&redis.port().to_string()) && !debug.contains("hunter2"), "{debug}");
+}
 
-    let cluster = fred::types::config::Config::from_url("redis-cluster://127.0.0.1:1").unwrap();
-    let pool = fred::types::Builder::from_config(cluster).build_pool(1).unwrap();
-    assert!(format!("{:?}", RedisStore::pool_options(&pool)).contains("cluster of 127.0.0.1:1"));
+/// Of servers with the password `hunter2`, not even connected.
+fn pool(server: ServerConfig) -> Pool {
+    let config = Config { server, password: Some("hunter2".to_owned()), ..Config::default() };
+    Builder::from_config(config).build_pool(2).unwrap()
+}
+
+fn hosts(servers: &[RedisServer]) -> Vec<(String, u16)> {
+    servers.iter().map(|server| ("127.0.0.1".to_owned(), server.port())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_keeps_the_contract_by_a_pool_of_a_cluster_or_of_sentinels_with_passwords() {
+    let cluster = Cluster::options().replicas(0).start_with(|options| options.password("hunter2"));
+    let to_cluster = ServerConfig::new_clustered(hosts(&cluster.nodes()[..1]));
+    let sentinels = Sentinels::options().sentinel_password("hunter3").start_with(|options| options.password("hunter2"));
+    let to_sentinels = |password: &str| {
+        let mut server = ServerConfig::new_sentinel(hosts(sentinels.sentinels()), sentinels.name());
+        let ServerConfig::Sentinel { password: of_sentinels, .. } = &mut server else { unreachable!("just made") };
+        *of_sentinels = Some(password.to_owned());
+        pool(server)
+    };
+    for (pool, place) in [(pool(to_cluster), "cluster of 127.0.0.1"), (to_sentinels("hunter3"), sentinels.name())] {
+        let patience = Duration::from_secs(10);
+        let options = RedisStore::pool_options(&pool).deadline(patience).connect_deadline(patience);
+        let store = options.clone().connect().await.unwrap();
+        let debug = format!("{options:?} {store:?}");
+        assert!(debug.contains(place) && !debug.contains("hunter"), "{debug}");
+        store_contract(store, tokio::time::sleep).await;
+    }
+    let error = RedisStore::from_pool(&to_sentinels("hunter2")).await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("password"), "{error}");
+    assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
