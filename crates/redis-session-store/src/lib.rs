@@ -197,11 +197,12 @@ impl RedisStore {
     /// # }
     /// ```
     ///
-    /// Of a cluster, some of its servers are looked at. It runs `INFO` and `CONFIG GET`. The printed rule does not allow the second, since settings hold passwords: then
+    /// All primaries of a cluster are asked, and behind Sentinels the primary is; [`Advice::At`] says which one differs.
+    /// It runs `INFO` and `CONFIG GET`. The printed rule does not allow the second, since settings hold passwords: then
     /// [`Advice::NotAllowed`] says what was not looked at, and Redis writes an entry into its `ACL LOG`.
     ///
     /// # Errors
-    /// [`is_unavailable`](Error::is_unavailable): it did not answer within the deadline.
+    /// [`is_unavailable`](Error::is_unavailable): one of them did not answer within the deadline.
     pub async fn advise(&self) -> Result<Vec<Advice>, Error> {
         self.operations.advise().await
     }
