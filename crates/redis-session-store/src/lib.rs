@@ -3,7 +3,8 @@
 //! Applications use the crate `redis-session`, which makes a [`RedisStore`] from a URL. This crate is for those who
 //! want its settings, or the store without HTTP.
 //!
-//! It needs a Redis (tested with version 7), and a user who may do this, for the default prefix:
+//! It needs Redis 7.0 or newer or Valkey (tested with Redis 7 and 8 and Valkey 8), and a user who may do this, for the
+//! default prefix:
 //!
 //! ```text
 //! ACL SETUSER shop on >password ~sess:* &sess:ended +hgetall +time +evalsha +eval

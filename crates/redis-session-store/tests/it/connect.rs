@@ -227,6 +227,16 @@ async fn the_store_keeps_the_contract_by_a_pool_of_a_cluster_or_of_sentinels_wit
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_names_no_server_is_refused_with_what_to_write() {
+    let none = Vec::<(String, u16)>::new;
+    for server in [ServerConfig::new_clustered(none()), ServerConfig::new_sentinel(none(), "mymaster")] {
+        let error = RedisStore::from_pool(&pool(server)).await.unwrap_err();
+        assert!(error.is_config(), "{error:?}");
+        assert_eq!(error.to_string(), "no server of the cluster and no Sentinel is named: name one or more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn prefixes_keep_applications_apart() {
     let redis = RedisServer::start();
     let shop = RedisStore::options(&redis.url()).prefix("shop:").connect().await.unwrap();
