@@ -1,13 +1,15 @@
 //! Connecting: what is wrong is said at once, and everything closes with the last handle.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis_session_core::{Error, Store};
+use futures_util::future::try_join_all;
+use redis_session_core::{Error, Replication, Store};
 use redis_session_store::RedisStore;
 use redis_session_store::fred::clients::Pool;
 use redis_session_store::fred::types::Builder;
 use redis_session_store::fred::types::config::{Config, ServerConfig};
-use redis_session_testkit::{Cluster, RedisServer, Sentinels, store_contract};
+use redis_session_testkit::{Cluster, RedisOptions, RedisServer, Sentinels, store_contract};
 
 use crate::{Visitor, patient, until};
 
@@ -233,6 +235,61 @@ async fn a_pool_that_names_no_server_is_refused_with_what_to_write() {
         let error = RedisStore::from_pool(&pool(server)).await.unwrap_err();
         assert!(error.is_config(), "{error:?}");
         assert_eq!(error.to_string(), "no server of the cluster and no Sentinel is named: name one or more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_one_to_each_server_two_to_each_sentinel_one_for_ends_and_up_to_16_that_wait() {
+    let user = |options: RedisOptions| options.user("shop", "password", "~* &* +@all");
+    let (single, cluster, sentinels) = (
+        user(RedisServer::options()).start(),
+        Cluster::options().start_with(user),
+        Sentinels::options().start_with(user),
+    );
+    for sentinel in sentinels.sentinels() {
+        sentinel.run(&["ACL", "SETUSER", "shop", "on", ">password", "allcommands", "allchannels"]);
+    }
+    // A cluster tells of a replica once it has got something.
+    for _ in 0..30 {
+        let name = Visitor::new().name();
+        cluster.run_at(&name, &["SET", &name, "1"]);
+    }
+    let tells_of_all =
+        |node: &RedisServer| node.run(&["CLUSTER", "SLOTS"]).list().iter().all(|slots| slots.list().len() == 4);
+    until("the replicas", async || cluster.nodes().iter().all(tells_of_all)).await;
+    let is_of_the_shop = |line: &&str| line.contains(" user=shop ");
+    let to = |server: &RedisServer| server.run(&["CLIENT", "LIST"]).text().lines().filter(is_of_the_shop).count();
+    let to_each = |servers: &[RedisServer]| servers.iter().map(to).collect::<Vec<_>>();
+    let table = [
+        (single.url_of("shop", "password"), std::slice::from_ref(&single), &[][..]),
+        (cluster.url_of("shop", "password"), cluster.nodes(), &[]),
+        (sentinels.url_of("shop", "password"), sentinels.servers(), sentinels.sentinels()),
+    ];
+    for (url, servers, of_sentinels) in table {
+        let patience = Duration::from_secs(10);
+        let options = RedisStore::options(&url).sentinel_user("shop").sentinel_password("password");
+        let store = options.deadline(patience).connect_deadline(patience).connect().await.unwrap();
+        let are = async |to_servers: usize| {
+            let all = || to_each(servers).iter().sum::<usize>() == to_servers;
+            until(&format!("{to_servers} connections of {url}"), async || all()).await;
+            // None comes later.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(all(), "{:?}", to_each(servers));
+            assert_eq!(to_each(of_sentinels), vec![2; of_sentinels.len()], "{url}");
+        };
+        are(servers.len()).await;
+        assert_eq!(to_each(servers), vec![1; servers.len()], "{url}");
+
+        store.on_end(Arc::new(|_| {}));
+        are(servers.len() + 1).await;
+
+        // Forty times the same: on a cluster, others would go to other servers.
+        let visitor = Visitor::new();
+        let (create, nobody) = (visitor.create(&[]), Replication { replicas: 9, within: Duration::from_millis(200) });
+        let creates = (0..40).map(|_| store.create_durably(&visitor.key, &create, nobody));
+        let created = try_join_all(creates).await.unwrap();
+        assert!(created.iter().all(|created| created.missed.is_some()), "{created:?}");
+        are(servers.len() + 1 + 16).await;
     }
 }
 

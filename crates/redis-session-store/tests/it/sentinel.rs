@@ -47,7 +47,11 @@ async fn what_cannot_work_is_told_at_start_with_what_to_write_instead() {
     let unknown =
         wrong(known(&url("other")), &format!("know no primary \"other\"; they know {}", sentinels.name())).await;
     assert!(unknown.is_config());
-    assert!(wrong(RedisStore::options(&url(sentinels.name())), "password").await.is_config());
+    // Not even the password of the servers is told them.
+    let of_servers = format!("redis-sentinel://:secret@127.0.0.1:{port}/{}", sentinels.name());
+    for url in [url(sentinels.name()), of_servers] {
+        assert!(wrong(RedisStore::options(&url), "asks for a password").await.is_config());
+    }
     let redis = RedisServer::start();
     let none = RedisStore::options(&format!("redis-sentinel://127.0.0.1:{}/mymaster", redis.port()));
     assert!(wrong(none, "is none: write redis://host").await.is_config());
