@@ -1,5 +1,5 @@
 //! Every fault against every operation, over HTTP: what the visitor is answered and when, that his cookie is kept, and how
-//! soon all is well again. The table in `docs/faults.md` is what is found here.
+//! soon all is well again. The tables in `docs/faults.md` are what is found here.
 
 #![allow(clippy::print_stdout)]
 
@@ -12,8 +12,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use futures_util::stream::{self, StreamExt as _};
-use redis_session::{Expiry, KeyRing, RedisSessionLayer, RedisStore, Session, Sessions};
-use redis_session_testkit::{Action, Browser, Command, Page, Proxy, RedisServer};
+use redis_session::{Expiry, KeyRing, RedisSessionLayer, RedisStore, RedisStoreOptions, Session, Sessions};
+use redis_session_testkit::{Action, Browser, Cluster, Command, Page, Proxy, RedisOptions, RedisServer};
 
 /// The store's, as it is by default.
 const DEADLINE: Duration = Duration::from_millis(250);
@@ -76,6 +76,12 @@ const FAULTS: [(&str, Fault); 19] = [
     ("TRYAGAIN", Fault::Answer("-TRYAGAIN Multiple keys request during rehashing of slot\r\n")),
     ("max clients", Fault::Clients),
 ];
+
+/// What the servers of a cluster say, to a store that knows it for one. Where they send it, a server has the key.
+const OF_A_CLUSTER: [&str; 4] = ["CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN"];
+
+/// Where the answers above send us.
+const ELSEWHERE: u16 = 1;
 
 impl Fault {
     fn begin(self, redis: &RedisServer, proxy: &Proxy) {
@@ -149,9 +155,48 @@ use Operation::{Create, Destroy, Load, Revoke, Rotate, Save, Touch};
 
 const OPERATIONS: [Operation; 7] = [Load, Create, Save, Touch, Rotate, Destroy, Revoke];
 
+/// What a shop keeps its sessions in.
+enum Servers {
+    Single(RedisServer),
+    /// One server that has all slots: by the proxy, and, at the address that a redirection names, by itself.
+    Cluster(Cluster),
+}
+
+impl Servers {
+    fn single() -> Self {
+        Self::Single(with_user(RedisServer::options()).start())
+    }
+
+    fn cluster() -> Self {
+        Self::Cluster(Cluster::options().primaries(1).replicas(0).start_with(with_user))
+    }
+
+    fn redis(&self) -> &RedisServer {
+        match self {
+            Self::Single(redis) => redis,
+            Self::Cluster(cluster) => &cluster.nodes()[0],
+        }
+    }
+
+    fn store(&self, proxy: &Proxy) -> RedisStoreOptions {
+        match self {
+            Self::Single(_) => RedisStore::options(&proxy.url()),
+            Self::Cluster(cluster) => {
+                let (by_proxy, itself) = (proxy.port(), cluster.nodes()[0].port());
+                RedisStore::options(&format!("redis-cluster://127.0.0.1:{by_proxy}"))
+                    .map_address(move |host, port| (host.to_owned(), if port == ELSEWHERE { itself } else { by_proxy }))
+            }
+        }
+    }
+}
+
+fn with_user(options: RedisOptions) -> RedisOptions {
+    options.user("shop", "secret", "~* &* +@all")
+}
+
 /// A Redis that something befalls when a handler says so: between what it loads and what it does.
 struct Site {
-    redis: RedisServer,
+    servers: Servers,
     proxy: Proxy,
     fault: Fault,
     sessions: Sessions,
@@ -161,7 +206,7 @@ struct Site {
 
 impl Site {
     fn strike(&self) {
-        self.fault.begin(&self.redis, &self.proxy);
+        self.fault.begin(self.servers.redis(), &self.proxy);
         *self.struck.lock().unwrap() = Some(Instant::now());
     }
 }
@@ -221,13 +266,12 @@ struct Cell {
 }
 
 impl Shop {
-    async fn open(fault: Fault) -> Self {
-        let redis = RedisServer::options().user("shop", "secret", "~* &* +@all").start();
-        let proxy = Proxy::start(redis.address());
-        let store = RedisStore::options(&proxy.url()).user("shop").password("secret").deadline(DEADLINE);
+    async fn open(servers: Servers, fault: Fault) -> Self {
+        let proxy = Proxy::start(servers.redis().address());
+        let store = servers.store(&proxy).user("shop").password("secret").deadline(DEADLINE);
         let store = store.connect_deadline(Duration::from_secs(10)).connect().await.unwrap();
         let layer = RedisSessionLayer::with_store(store, KeyRing::random().unwrap());
-        let site = Arc::new(Site { redis, proxy, fault, sessions: layer.sessions(), struck: Mutex::default() });
+        let site = Arc::new(Site { servers, proxy, fault, sessions: layer.sessions(), struck: Mutex::default() });
         let touching = layer.clone().expiry(Expiry::default().touch_every(Duration::ZERO));
         let app = paths(&site).layer(layer);
         let witness = Browser::new(app.clone());
@@ -255,7 +299,11 @@ impl Shop {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let back = since.elapsed();
-        while self.witness.get("/create").await.status != 200 {
+        let by_proxy = self.site.proxy.count("EVALSHA");
+        // A stranger's first edit is one, whatever was written before. Of a cluster, nobody follows the last redirection any
+        // more once it comes by the proxy.
+        let writes = async || Browser::new(self.app.clone()).get("/create").await.status == 200;
+        while !writes().await || self.site.proxy.count("EVALSHA") == by_proxy {
             assert!(since.elapsed() < Duration::from_secs(20), "it does not write again");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -276,7 +324,7 @@ impl Shop {
             }
             let page = visitor.get(&format!("/{operation:?}").to_lowercase()).await;
             let answered = Instant::now();
-            self.site.fault.end(&self.site.redis, &self.site.proxy);
+            self.site.fault.end(self.site.servers.redis(), &self.site.proxy);
             let back = self.well(Instant::now()).await;
             let Some(struck) = *self.site.struck.lock().unwrap() else {
                 // What comes before the fault failed, on a busy machine.
@@ -342,24 +390,20 @@ impl Shop {
 /// `WRITE_FAULTS=1` writes the page anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn r83_r85_r86_r88_r91_each_fault_at_each_operation_is_answered_in_time_and_recovered_from() {
-    let rows = stream::iter(FAULTS).map(|(name, fault)| tokio::spawn(look_at(name, fault))).buffered(AT_ONCE);
-    let rows: Vec<Vec<Cell>> = rows.map(Result::unwrap).collect().await;
-    let cells = || rows.iter().flatten();
+    let of_a_cluster = FAULTS.into_iter().filter(|(name, _)| OF_A_CLUSTER.contains(name));
+    let looks = FAULTS.into_iter().map(|(name, fault)| tokio::spawn(look_at(name, fault, Servers::single)));
+    let looks = looks.chain(of_a_cluster.map(|(name, fault)| tokio::spawn(look_at(name, fault, Servers::cluster))));
+    let rows: Vec<(&str, Vec<Cell>)> = stream::iter(looks).buffered(AT_ONCE).map(Result::unwrap).collect().await;
+    let cells = || rows.iter().flat_map(|(_, row)| row);
     let latest = cells().map(|cell| cell.answered).max().unwrap();
     let longest_away = cells().map(|cell| cell.back).max().unwrap();
     println!(
         "the longest answer took {latest:?}, and the first good one came at most {longest_away:?} after the end of a fault"
     );
 
-    let mut table = String::new();
-    for ((name, _), row) in FAULTS.iter().zip(&rows) {
-        let statuses = row.iter().map(|cell| cell.status.to_string()).collect::<Vec<_>>().join(" | ");
-        writeln!(table, "| {name} | {statuses} |").unwrap();
-    }
     let (page, path) = (include_str!("../../docs/faults.md"), concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md"));
-    let (head, rest) = page.split_once(BEGIN).expect("the beginning of the table");
-    let (_, tail) = rest.split_once(END).expect("the end of the table");
-    let wanted = format!("{head}{BEGIN}{table}{END}{tail}");
+    let (of_one, of_a_cluster) = rows.split_at(FAULTS.len());
+    let wanted = with_tables(page, [of_one, of_a_cluster]);
     if std::env::var("WRITE_FAULTS").is_ok() {
         std::fs::write(path, wanted).unwrap();
     } else {
@@ -370,9 +414,28 @@ async fn r83_r85_r86_r88_r91_each_fault_at_each_operation_is_answered_in_time_an
 const BEGIN: &str = "| --- | --- | --- | --- | --- | --- | --- | --- |\n";
 const END: &str = "\n<!-- The end of what tests/it/faults.rs found. -->\n";
 
+/// The page, with what was found between these.
+fn with_tables(page: &str, tables: [&[(&str, Vec<Cell>)]; 2]) -> String {
+    let (mut wanted, mut rest) = (String::new(), page);
+    for rows in tables {
+        let (head, after) = rest.split_once(BEGIN).expect("the beginning of a table");
+        let (_, tail) = after.split_once(END).expect("the end of a table");
+        wanted.extend([head, BEGIN]);
+        for (name, row) in rows {
+            let statuses = row.iter().map(|cell| cell.status.to_string()).collect::<Vec<_>>().join(" | ");
+            writeln!(wanted, "| {name} | {statuses} |").unwrap();
+        }
+        wanted.push_str(END);
+        rest = tail;
+    }
+    wanted + rest
+}
+
 /// One row of the table.
-async fn look_at(name: &'static str, fault: Fault) -> Vec<Cell> {
-    let shop = Shop::open(fault).await;
+async fn look_at(name: &'static str, fault: Fault, servers: fn() -> Servers) -> (&'static str, Vec<Cell>) {
+    // A cluster takes two seconds, in which others would wait for this thread.
+    let servers = tokio::task::spawn_blocking(servers).await.unwrap();
+    let shop = Shop::open(servers, fault).await;
     let mut cells = Vec::new();
     for operation in OPERATIONS {
         cells.push(shop.look(name, operation).await);
@@ -383,5 +446,5 @@ async fn look_at(name: &'static str, fault: Fault) -> Vec<Cell> {
     println!("{name}: {statuses:?}, the longest answer after {answered:?}, back at most {back:?} after the end");
     assert!(answered < LATEST, "{name}: an answer took {answered:?}");
     assert!(back < BACK, "{name}: back after {back:?}");
-    cells
+    (name, cells)
 }

@@ -1,12 +1,18 @@
 //! What about a Redis's settings would cost visitors their logins, or more memory than it must.
 
 use std::fmt;
+use std::iter;
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use redis_session_core::Error;
 
+use crate::node::Node;
 use crate::server::{Failure, Reply, Server};
 use crate::store::Operations;
+use crate::topology::Topology;
 
 /// With this or more, a session of ordinary size is one compact block in Redis's memory.
 const COMPACT: u64 = 1024;
@@ -42,10 +48,19 @@ pub enum Advice {
         /// `hash-max-listpack-value`, in bytes.
         longest: u64,
     },
+    /// Of a cluster: where one primary is away, all the others refuse everybody (`cluster-require-full-coverage yes`).
+    NeedsFullCoverage,
     /// The user may not ask: what this command would have shown was not looked at.
     NotAllowed {
         /// `INFO` or `CONFIG GET`.
         command: &'static str,
+    },
+    /// Of a cluster: this is so at one primary, and not at all of them.
+    At {
+        /// Where that one is reached, as `host:port`.
+        server: String,
+        /// What to change there.
+        advice: Box<Advice>,
     },
 }
 
@@ -69,20 +84,78 @@ impl fmt::Display for Advice {
                 "hash-max-listpack-value is {longest}: sessions with a longer field take about half as much memory \
                  again; set hash-max-listpack-value {COMPACT}"
             ),
+            Self::NeedsFullCoverage => f.write_str(
+                "cluster-require-full-coverage is yes: where one primary is away, no visitor is served until its replica has \
+                 taken over; set cluster-require-full-coverage no",
+            ),
             Self::NotAllowed { command: "INFO" } => f.write_str(
                 "this user may not run INFO, so maxmemory-policy and appendonly were not looked at; allow +info",
             ),
             Self::NotAllowed { command } => write!(
                 f,
-                "this user may not run {command}, so save and hash-max-listpack-value were not looked at; look at them \
-                 with redis-cli (a user who may see settings sees passwords among them)"
+                "this user may not run {command}, so save and hash-max-listpack-value (and \
+                 cluster-require-full-coverage of a cluster) were not looked at; look at them with redis-cli (a user who \
+                 may see settings sees passwords among them)"
             ),
+            Self::At { server, advice } => write!(f, "at {server}, {advice}"),
         }
     }
 }
 
-impl<S: Server> Operations<S> {
+impl Operations<Topology> {
     pub(crate) async fn advise(&self) -> Result<Vec<Advice>, Error> {
+        let (servers, in_a_cluster, by) = (self.server.primaries(), self.server.spreads_keys(), self.by());
+        let servers = servers.map_err(Failure::of_read)?;
+        let asked = servers.into_iter().map(async |(place, node)| {
+            let advice = Settings { node, by }.advice(in_a_cluster).await?;
+            Ok::<_, Failure>((place, advice))
+        });
+        Ok(merged(&try_join_all(asked).await.map_err(Failure::of_read)?))
+    }
+}
+
+impl Topology {
+    /// All servers that take writes, and where they are reached.
+    fn primaries(&self) -> Result<Vec<(String, Arc<Node>)>, Failure> {
+        match self {
+            Self::Single(target, node) => Ok(vec![(target.place().to_owned(), node.clone())]),
+            Self::Sentinels(sentinels) => sentinels.primary().map(|primary| vec![primary]),
+            Self::Cluster(cluster) => {
+                let slots = iter::successors(Some(0), |slot| cluster.slot_after(*slot));
+                // The first slot may be nobody's.
+                let primaries: Vec<_> = slots.filter_map(|slot| cluster.owner(slot).ok()).collect();
+                if primaries.is_empty() { cluster.owner(0).map(|primary| vec![primary]) } else { Ok(primaries) }
+            }
+        }
+    }
+}
+
+/// What is so everywhere, once; and what is so somewhere, with the place.
+fn merged(all: &[(String, Vec<Advice>)]) -> Vec<Advice> {
+    let mut merged = Vec::new();
+    for (server, of_one) in all {
+        for advice in of_one {
+            let everywhere = all.iter().all(|(_, of_another)| of_another.contains(advice));
+            let advice = match everywhere {
+                true => advice.clone(),
+                false => Advice::At { server: server.clone(), advice: Box::new(advice.clone()) },
+            };
+            if !merged.contains(&advice) {
+                merged.push(advice);
+            }
+        }
+    }
+    merged
+}
+
+/// The settings of one server, as far as it tells them.
+struct Settings {
+    node: Arc<Node>,
+    by: Instant,
+}
+
+impl Settings {
+    async fn advice(&self, in_a_cluster: bool) -> Result<Vec<Advice>, Failure> {
         let mut advice = Vec::new();
         let saves = self.setting("save").await?;
         let longest = self.setting("hash-max-*-value").await?;
@@ -99,33 +172,31 @@ impl<S: Server> Operations<S> {
             Some(_) if saves.is_some() => {}
             _ => advice.push(Advice::NotAllowed { command: "CONFIG GET" }),
         }
+        if in_a_cluster && self.setting("cluster-require-full-coverage").await?.as_deref() == Some("yes") {
+            advice.push(Advice::NeedsFullCoverage);
+        }
         Ok(advice)
     }
 
     /// A section of what Redis tells of itself. `None`: it does not tell us.
-    async fn info(&self, section: &'static str) -> Result<Option<String>, Error> {
-        self.tell("INFO", section, None).await.map(|reply| reply.as_ref().and_then(text))
+    async fn info(&self, section: &'static str) -> Result<Option<String>, Failure> {
+        self.tell("INFO", &[section]).await.map(|reply| reply.as_ref().and_then(text))
     }
 
     /// The first setting of this name. `None`: Redis does not tell us.
-    async fn setting(&self, name: &'static str) -> Result<Option<String>, Error> {
-        let reply = self.tell("CONFIG", "GET", Some(name)).await?;
+    async fn setting(&self, name: &'static str) -> Result<Option<String>, Failure> {
+        let reply = self.tell("CONFIG", &["GET", name]).await?;
         let Some(Reply::List(pair)) = reply else { return Ok(None) };
         Ok(pair.get(1).and_then(text))
     }
 
-    async fn tell(
-        &self,
-        command: &'static str,
-        what: &'static str,
-        rest: Option<&'static str>,
-    ) -> Result<Option<Reply>, Error> {
-        let rest = rest.map(|rest| Bytes::from_static(rest.as_bytes())).into_iter().collect();
-        match self.server.command(command, &Bytes::from_static(what.as_bytes()), rest, self.by()).await {
+    async fn tell(&self, command: &'static str, words: &[&'static str]) -> Result<Option<Reply>, Failure> {
+        let words = words.iter().map(|word| Bytes::from_static(word.as_bytes())).collect();
+        match self.node.tell(command, words, self.by).await {
             Ok(reply) => Ok(Some(reply)),
             // By the rights of the user; or there is no such command, as where Redis is somebody else's service.
             Err(Failure::Refused("NOPERM" | "ERR")) => Ok(None),
-            Err(failure) => Err(failure.of_read()),
+            Err(failure) => Err(failure),
         }
     }
 }
@@ -173,5 +244,27 @@ mod tests {
         assert_eq!(policy("maxmemory_policy:noeviction\r\n"), None);
         let evicts = Some(Advice::Evicts { policy: "volatile-ttl".to_owned() });
         assert_eq!(policy("used_memory:1\r\nmaxmemory_policy:volatile-ttl\r\n"), evicts);
+    }
+
+    #[test]
+    fn what_is_so_everywhere_is_told_once_and_the_rest_with_its_place() {
+        let [both, one, other] = [Advice::KeepsNothing, Advice::KeepsSnapshots, Advice::NeedsFullCoverage];
+        let at =
+            |server: &str, advice: &Advice| Advice::At { server: server.to_owned(), advice: advice.clone().into() };
+        let of = |server: &str, advice: &[&Advice]| {
+            (server.to_owned(), advice.iter().map(|&advice| advice.clone()).collect::<Vec<_>>())
+        };
+        let table = [
+            (vec![], vec![]),
+            (vec![of("a", &[&both, &one])], vec![both.clone(), one.clone()]),
+            (
+                vec![of("a", &[&one, &both]), of("b", &[&both, &other]), of("c", &[&other, &both])],
+                vec![at("a", &one), both.clone(), at("b", &other), at("c", &other)],
+            ),
+        ];
+        for (all, wanted) in table {
+            assert_eq!(merged(&all), wanted, "{all:?}");
+        }
+        assert!(at("10.0.0.1:6379", &both).to_string().starts_with("at 10.0.0.1:6379, Redis writes nothing to disk"));
     }
 }

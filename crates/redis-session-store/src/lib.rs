@@ -3,7 +3,8 @@
 //! Applications use the crate `redis-session`, which makes a [`RedisStore`] from a URL. This crate is for those who
 //! want its settings, or the store without HTTP.
 //!
-//! It needs a Redis (tested with version 7), and a user who may do this, for the default prefix:
+//! It needs Redis 7.0 or newer or Valkey (tested with Redis 7 and 8 and Valkey 8), and a user who may do this, for the
+//! default prefix:
 //!
 //! ```text
 //! ACL SETUSER shop on >password ~sess:* &sess:ended +hgetall +time +evalsha +eval
@@ -139,8 +140,9 @@ impl RedisStore {
         RedisStoreOptions::new(url::Url::parse(url).map(Way::of_url))
     }
 
-    /// Connects to where a pool of the application's does: its server, cluster or Sentinels, user, password, database
-    /// and TLS. The pool itself is left alone: sessions need other settings, and get a connection of their own.
+    /// Connects to where a pool of the application's does: its server, cluster or Sentinels, users, passwords, database
+    /// and TLS, with the names that it has for addresses (`TlsHostMapping`; by `DefaultHost`, all are called as the first
+    /// host is). The pool itself is left alone: sessions need other settings, and get a connection of their own.
     ///
     /// # Errors
     /// As [`RedisStoreOptions::connect`].
@@ -196,11 +198,12 @@ impl RedisStore {
     /// # }
     /// ```
     ///
-    /// Of a cluster, some of its servers are looked at. It runs `INFO` and `CONFIG GET`. The printed rule does not allow the second, since settings hold passwords: then
+    /// All primaries of a cluster are asked, and behind Sentinels the primary is; [`Advice::At`] says which one differs.
+    /// It runs `INFO` and `CONFIG GET`. The printed rule does not allow the second, since settings hold passwords: then
     /// [`Advice::NotAllowed`] says what was not looked at, and Redis writes an entry into its `ACL LOG`.
     ///
     /// # Errors
-    /// [`is_unavailable`](Error::is_unavailable): it did not answer within the deadline.
+    /// [`is_unavailable`](Error::is_unavailable): one of them did not answer within the deadline.
     pub async fn advise(&self) -> Result<Vec<Advice>, Error> {
         self.operations.advise().await
     }

@@ -23,7 +23,7 @@ impl Tls {
 }
 
 /// Left to the client, which takes the host.
-pub(crate) fn name(_: &mut Server, _: &str) {}
+pub(crate) fn name(_: &mut Server, _: Option<&str>, _: &Config) {}
 
 /// Nothing, since nothing here can tell.
 pub(crate) fn what_is_wrong(_: &str) -> Option<&'static str> {

@@ -140,7 +140,7 @@ pub(crate) struct Target {
     tls: bool,
     /// Whether nothing may be said over a network in clear.
     at_home: bool,
-    /// The name that every server's certificate is for. `None`: each server's own host.
+    /// The name that every server's certificate is for. `None`: each server's own host, or what a pool makes of it.
     server_name: Option<String>,
 }
 
@@ -163,8 +163,7 @@ impl Target {
         let mut target = self.clone();
         let mut server = Server::new(address.host.clone(), address.port);
         if target.config.uses_tls() {
-            let name = self.server_name.as_deref().unwrap_or(without_brackets(&address.host));
-            tls::name(&mut server, name);
+            tls::name(&mut server, self.server_name.as_deref(), &self.config);
         }
         target.config.server = ServerConfig::Centralized { server };
         target.place = address.to_string();

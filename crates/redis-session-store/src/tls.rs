@@ -8,7 +8,7 @@ use std::sync::Arc;
 use fred::rustls::pki_types::pem::PemObject;
 use fred::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use fred::rustls::{ClientConfig, RootCertStore, crypto::ring};
-use fred::types::config::{Config, Server, ServerConfig, TlsConfig};
+use fred::types::config::{Config, Server, ServerConfig, TlsConfig, TlsHostMapping};
 use redis_session_core::{Error, Kind};
 use tokio::task::spawn_blocking;
 
@@ -130,9 +130,24 @@ impl Tls {
     }
 }
 
-/// Says for which name a server's certificate must be.
-pub(crate) fn name(server: &mut Server, name: &str) {
+/// Says for which name a server's certificate must be: the `given` one, or what a pool's settings make of an address, or
+/// its host.
+pub(crate) fn name(server: &mut Server, given: Option<&str>, config: &Config) {
+    let host = without_brackets(&server.host);
+    let name = given.map(str::to_owned).or_else(|| mapped(host, config)).unwrap_or_else(|| host.to_owned());
     server.tls_server_name = Some(name.into());
+}
+
+/// What the settings of a pool make of an address. (Our own have none.)
+fn mapped(host: &str, config: &Config) -> Option<String> {
+    let (address, hosts) = (host.parse().ok()?, config.server.hosts());
+    // fred takes the one that told of the address; which of ours that was is nobody's concern, as they are one cluster.
+    let first = &hosts.first()?.host;
+    match &config.tls.as_ref()?.hostnames {
+        TlsHostMapping::None => None,
+        TlsHostMapping::DefaultHost => Some(first.to_string()),
+        TlsHostMapping::Custom(map) => map.map(&address, first),
+    }
 }
 
 fn roots(authorities: Vec<Pem>) -> Result<RootCertStore, Error> {

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis_session_core::{
-    Create, Created, Error, Fields, Life, Random, Read, ReplicaRead, SessionId, Store, Time, Token, WishChange,
+    Create, Created, Error, Fields, Life, Random, Read, ReplicaRead, SessionId, SessionKey, Store, Time, Token,
+    WishChange,
 };
+use redis_session_store::fred::types::config::{HostMapping, TlsConfig, TlsHostMapping};
 use redis_session_store::{RedisStore, RedisStoreOptions, Tls, fred};
 use redis_session_testkit::{Authority, Cluster, Identity, RedisOptions, RedisServer, Sentinels, store_contract};
 
@@ -124,25 +128,64 @@ async fn tls_where_there_is_none_and_none_where_there_is_are_errors_at_start() {
     assert!(error.to_string().contains(&redis.tls_port().to_string()), "{error:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pool_with_tls_gives_it_to_the_store_and_counts_as_guarded() {
+/// A pool of the application's that trusts this authority, and is not even connected.
+fn pool(url: &str, authority: &Authority, hostnames: TlsHostMapping) -> fred::clients::Pool {
     use fred::rustls::pki_types::{CertificateDer, pem::PemObject};
-    let authority = Authority::new();
-    let redis = redis(&authority.server(HERE), &authority);
     let mut roots = fred::rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-    let provider = std::sync::Arc::new(fred::rustls::crypto::ring::default_provider());
+    let provider = Arc::new(fred::rustls::crypto::ring::default_provider());
     let client =
         fred::rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = fred::types::config::Config::from_url(&format!("redis://{HERE}:{}", redis.tls_port())).unwrap();
-    config.tls = Some(client.with_root_certificates(roots).with_no_client_auth().into());
-    let pool = fred::types::Builder::from_config(config).build_pool(1).unwrap();
+    let mut config = fred::types::config::Config::from_url(url).unwrap();
+    let tls = TlsConfig::from(client.with_root_certificates(roots).with_no_client_auth());
+    config.tls = Some(TlsConfig { hostnames, ..tls });
+    fred::types::Builder::from_config(config).build_pool(1).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_with_tls_gives_it_to_the_store_and_counts_as_guarded() {
+    let authority = Authority::new();
+    let redis = redis(&authority.server(HERE), &authority);
+    let pool = pool(&format!("redis://{HERE}:{}", redis.tls_port()), &authority, TlsHostMapping::None);
     RedisStore::pool_options(&pool).refuse_plain_tcp().connect().await.unwrap().ping().await.unwrap();
 }
 
-/// Writes sessions, enough for some to be on each server, and reads them: first where they were written, and then by replicas,
-/// as soon as these are known.
-async fn serves(store: &RedisStore) {
+/// The name of any address.
+#[derive(Debug)]
+struct Named(&'static str);
+
+impl HostMapping for Named {
+    fn map(&self, _: &IpAddr, _: &str) -> Option<String> {
+        Some(self.0.to_owned())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r78_a_pool_s_names_for_the_addresses_of_a_cluster_are_kept() {
+    let authority = Authority::new();
+    let cluster = Cluster::options()
+        .primaries(2)
+        .replicas(0)
+        .start_with(|options| options.tls(&authority.server("localhost"), &authority));
+    let custom = |name| TlsHostMapping::Custom(Arc::new(Named(name)));
+    let connect = async |host: &str, hostnames, deadline| {
+        let url = format!("redis-cluster://{host}:{}", cluster.nodes()[0].tls_port());
+        let options = RedisStore::pool_options(&pool(&url, &authority, hostnames)).refuse_plain_tcp();
+        options.deadline(Duration::from_secs(10)).connect_deadline(deadline).connect().await
+    };
+    for (host, hostnames) in
+        [("localhost", TlsHostMapping::DefaultHost), ("localhost", custom("localhost")), (HERE, custom("localhost"))]
+    {
+        serves(&connect(host, hostnames, Duration::from_secs(10)).await.unwrap()).await;
+    }
+    for (host, hostnames) in [("localhost", TlsHostMapping::None), ("localhost", custom("elsewhere"))] {
+        let error = connect(host, hostnames, Duration::from_secs(1)).await.unwrap_err();
+        assert!(error.is_unavailable() && error.to_string().contains("map_address"), "{error:?}");
+    }
+}
+
+/// Writes and reads sessions: enough for some to be on each server. Answers with how replicas are to read them.
+async fn serves(store: &RedisStore) -> Vec<(SessionKey, ReplicaRead)> {
     let mut reads = Vec::new();
     for _ in 0..30 {
         let id = SessionId::random(&Random::system()).unwrap();
@@ -154,8 +197,13 @@ async fn serves(store: &RedisStore) {
         assert!(store.load(&key).await.unwrap().is_some());
         reads.push((key, ReplicaRead { proof, life, behind: Duration::from_secs(2) }));
     }
+    reads
+}
+
+/// The same, read also by replicas, as soon as these are known.
+async fn replicas_serve(store: &RedisStore) {
     let replicas = store.replicas().expect("it knows its replicas");
-    for (key, read) in reads {
+    for (key, read) in serves(store).await {
         let start = Instant::now();
         while !matches!(replicas.read(&key, &read).await.unwrap(), Read::Replica(_)) {
             assert!(start.elapsed() < Duration::from_secs(30), "no replica answers");
@@ -177,9 +225,9 @@ async fn r78_the_store_keeps_its_contract_on_a_cluster_that_speaks_tls_also_afte
     let tls = Tls::default().ca(authority.pem()).identity(ours.certificate, ours.key);
     let store = patient(&cluster.tls_url(), tls).refuse_plain_tcp().connect().await.unwrap();
     store_contract(store.clone(), tokio::time::sleep).await;
-    serves(&store).await;
+    replicas_serve(&store).await;
     cluster.failover("any key");
-    serves(&store).await;
+    replicas_serve(&store).await;
 
     let error = refused(&cluster.tls_url(), Tls::default().ca(authority.pem())).await;
     assert!(error.is_config() && error.to_string().contains("asks for a certificate of ours"), "{error:?}");
@@ -193,9 +241,9 @@ async fn r78_the_store_keeps_its_contract_behind_sentinels_that_speak_tls_also_a
     let tls = Tls::default().ca(authority.pem()).identity(ours.certificate, ours.key);
     let store = patient(&redis.tls_url(), tls).refuse_plain_tcp().connect().await.unwrap();
     store_contract(store.clone(), tokio::time::sleep).await;
-    serves(&store).await;
+    replicas_serve(&store).await;
     redis.failover();
-    serves(&store).await;
+    replicas_serve(&store).await;
 
     let error = refused(&redis.tls_url(), Tls::default().ca(authority.pem())).await;
     assert!(error.is_config() && error.to_string().contains("asks for a certificate of ours"), "{error:?}");

@@ -42,7 +42,7 @@ pub use browser::{Browser, HttpBrowser, Page, Wire};
 #[cfg(feature = "chromium")]
 pub use chromium::{Chromium, Window};
 pub use cluster::{Cluster, ClusterOptions, SlotMove};
-pub use contract::store_contract;
+pub use contract::{fast_contract, store_contract};
 pub use jar::{Cookie, CookieJar, Received};
 pub use proxy::{Action, Command, Proxy};
 pub use redis::{RedisOptions, RedisServer};

@@ -1,11 +1,15 @@
 //! Connecting: what is wrong is said at once, and everything closes with the last handle.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis_session_core::{Error, Store};
+use futures_util::future::try_join_all;
+use redis_session_core::{Error, Replication, Store};
 use redis_session_store::RedisStore;
-use redis_session_store::fred;
-use redis_session_testkit::{RedisServer, store_contract};
+use redis_session_store::fred::clients::Pool;
+use redis_session_store::fred::types::Builder;
+use redis_session_store::fred::types::config::{Config, ServerConfig};
+use redis_session_testkit::{Cluster, RedisOptions, RedisServer, Sentinels, store_contract};
 
 use crate::{Visitor, patient, until};
 
@@ -64,8 +68,8 @@ async fn r78_plain_tcp_to_another_machine_is_refused_where_asked() {
         guarded(&format!("redis://:hunter2@{host}:1")).await.unwrap();
     }
     guarded("redis+unix:///nowhere/redis.sock").await.unwrap();
-    let config = fred::types::config::Config::from_url("redis://10.0.0.5").unwrap();
-    let pool = fred::types::Builder::from_config(config).build_pool(1).unwrap();
+    let config = Config::from_url("redis://10.0.0.5").unwrap();
+    let pool = Builder::from_config(config).build_pool(1).unwrap();
     assert!(RedisStore::pool_options(&pool).refuse_plain_tcp().connect().await.unwrap_err().is_config());
 }
 
@@ -178,9 +182,9 @@ async fn a_pool_gives_its_settings_and_is_left_alone() {
     let redis = RedisServer::start();
     redis.run(&["CONFIG", "SET", "requirepass", "hunter2"]);
     let url = format!("redis://:hunter2@127.0.0.1:{}/3", redis.port());
-    let config = fred::types::config::Config::from_url(&url).unwrap();
+    let config = Config::from_url(&url).unwrap();
     // Not even connected.
-    let pool = fred::types::Builder::from_config(config).build_pool(4).unwrap();
+    let pool = Builder::from_config(config).build_pool(4).unwrap();
     let store = RedisStore::from_pool(&pool).await.unwrap();
     let visitor = Visitor::new();
     visitor.born(&store, &[]).await;
@@ -188,10 +192,105 @@ async fn a_pool_gives_its_settings_and_is_left_alone() {
     assert_eq!(redis.run(&["EXISTS", &visitor.name()]).int(), 1);
     let debug = format!("{store:?} {:?}", RedisStore::pool_options(&pool));
     assert!(debug.contains(&redis.port().to_string()) && !debug.contains("hunter2"), "{debug}");
+}
 
-    let cluster = fred::types::config::Config::from_url("redis-cluster://127.0.0.1:1").unwrap();
-    let pool = fred::types::Builder::from_config(cluster).build_pool(1).unwrap();
-    assert!(format!("{:?}", RedisStore::pool_options(&pool)).contains("cluster of 127.0.0.1:1"));
+/// Of servers with the password `hunter2`, not even connected.
+fn pool(server: ServerConfig) -> Pool {
+    let config = Config { server, password: Some("hunter2".to_owned()), ..Config::default() };
+    Builder::from_config(config).build_pool(2).unwrap()
+}
+
+fn hosts(servers: &[RedisServer]) -> Vec<(String, u16)> {
+    servers.iter().map(|server| ("127.0.0.1".to_owned(), server.port())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_keeps_the_contract_by_a_pool_of_a_cluster_or_of_sentinels_with_passwords() {
+    let cluster = Cluster::options().replicas(0).start_with(|options| options.password("hunter2"));
+    let to_cluster = ServerConfig::new_clustered(hosts(&cluster.nodes()[..1]));
+    let sentinels = Sentinels::options().sentinel_password("hunter3").start_with(|options| options.password("hunter2"));
+    let to_sentinels = |password: &str| {
+        let mut server = ServerConfig::new_sentinel(hosts(sentinels.sentinels()), sentinels.name());
+        let ServerConfig::Sentinel { password: of_sentinels, .. } = &mut server else { unreachable!("just made") };
+        *of_sentinels = Some(password.to_owned());
+        pool(server)
+    };
+    for (pool, place) in [(pool(to_cluster), "cluster of 127.0.0.1"), (to_sentinels("hunter3"), sentinels.name())] {
+        let patience = Duration::from_secs(10);
+        let options = RedisStore::pool_options(&pool).deadline(patience).connect_deadline(patience);
+        let store = options.clone().connect().await.unwrap();
+        let debug = format!("{options:?} {store:?}");
+        assert!(debug.contains(place) && !debug.contains("hunter"), "{debug}");
+        store_contract(store, tokio::time::sleep).await;
+    }
+    let error = RedisStore::from_pool(&to_sentinels("hunter2")).await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("password"), "{error}");
+    assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_names_no_server_is_refused_with_what_to_write() {
+    let none = Vec::<(String, u16)>::new;
+    for server in [ServerConfig::new_clustered(none()), ServerConfig::new_sentinel(none(), "mymaster")] {
+        let error = RedisStore::from_pool(&pool(server)).await.unwrap_err();
+        assert!(error.is_config(), "{error:?}");
+        assert_eq!(error.to_string(), "no server of the cluster and no Sentinel is named: name one or more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_one_to_each_server_two_to_each_sentinel_one_for_ends_and_up_to_16_that_wait() {
+    let user = |options: RedisOptions| options.user("shop", "password", "~* &* +@all");
+    let (single, cluster, sentinels) = (
+        user(RedisServer::options()).start(),
+        Cluster::options().start_with(user),
+        Sentinels::options().start_with(user),
+    );
+    for sentinel in sentinels.sentinels() {
+        sentinel.run(&["ACL", "SETUSER", "shop", "on", ">password", "allcommands", "allchannels"]);
+    }
+    // A cluster tells of a replica once it has got something.
+    for _ in 0..30 {
+        let name = Visitor::new().name();
+        cluster.run_at(&name, &["SET", &name, "1"]);
+    }
+    let tells_of_all =
+        |node: &RedisServer| node.run(&["CLUSTER", "SLOTS"]).list().iter().all(|slots| slots.list().len() == 4);
+    until("the replicas", async || cluster.nodes().iter().all(tells_of_all)).await;
+    let is_of_the_shop = |line: &&str| line.contains(" user=shop ");
+    let to = |server: &RedisServer| server.run(&["CLIENT", "LIST"]).text().lines().filter(is_of_the_shop).count();
+    let to_each = |servers: &[RedisServer]| servers.iter().map(to).collect::<Vec<_>>();
+    let table = [
+        (single.url_of("shop", "password"), std::slice::from_ref(&single), &[][..]),
+        (cluster.url_of("shop", "password"), cluster.nodes(), &[]),
+        (sentinels.url_of("shop", "password"), sentinels.servers(), sentinels.sentinels()),
+    ];
+    for (url, servers, of_sentinels) in table {
+        let patience = Duration::from_secs(10);
+        let options = RedisStore::options(&url).sentinel_user("shop").sentinel_password("password");
+        let store = options.deadline(patience).connect_deadline(patience).connect().await.unwrap();
+        let are = async |to_servers: usize| {
+            let all = || to_each(servers).iter().sum::<usize>() == to_servers;
+            until(&format!("{to_servers} connections of {url}"), async || all()).await;
+            // None comes later.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(all(), "{:?}", to_each(servers));
+            assert_eq!(to_each(of_sentinels), vec![2; of_sentinels.len()], "{url}");
+        };
+        are(servers.len()).await;
+        assert_eq!(to_each(servers), vec![1; servers.len()], "{url}");
+
+        store.on_end(Arc::new(|_| {}));
+        are(servers.len() + 1).await;
+
+        // Forty times the same: on a cluster, others would go to other servers.
+        let visitor = Visitor::new();
+        let (create, nobody) = (visitor.create(&[]), Replication { replicas: 9, within: Duration::from_millis(200) });
+        let creates = (0..40).map(|_| store.create_durably(&visitor.key, &create, nobody));
+        let created = try_join_all(creates).await.unwrap();
+        assert!(created.iter().all(|created| created.missed.is_some()), "{created:?}");
+        are(servers.len() + 1 + 16).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

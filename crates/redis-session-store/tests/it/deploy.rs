@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use redis_session_core::{Store, Stored};
+use redis_session_core::{Replication, Store, Stored};
 use redis_session_store::RedisStore;
-use redis_session_testkit::{Cluster, RedisServer, Sentinels, store_contract};
+use redis_session_testkit::{Cluster, RedisServer, Sentinels, fast_contract};
 
 use crate::{Visitor, destroy, patient, until};
 
@@ -98,8 +98,6 @@ async fn r71_r79_the_store_sends_what_its_rule_allows_and_the_rule_allows_no_mor
     // The SHA-256 of "password".
     let hash = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
     let opened = USERS.replace("SHA256_OF_REDIS_PASSWORD", hash).replace("default off", "default on nopass");
-    // What only durable writes need, which the contract has too.
-    let opened = opened.replace("+hgetall", "+hgetall +wait");
     let lines: Vec<&str> = opened.lines().filter(|line| !line.starts_with('#')).collect();
     fs::write(&users, lines.join("\n")).unwrap();
     let (conf, users) = (deploy("redis.conf"), users.display().to_string());
@@ -107,19 +105,34 @@ async fn r71_r79_the_store_sends_what_its_rule_allows_and_the_rule_allows_no_mor
     assert_eq!(redis.run(&["CONFIG", "GET", "maxmemory-policy"]).texts()[1], "noeviction");
 
     redis.reset_stats();
-    let url = format!("redis://shop:password@127.0.0.1:{}", redis.port());
-    store_contract(patient(&url).await, tokio::time::sleep).await;
-    ends_are_told(&patient(&url).await).await;
+    let store = patient(&format!("redis://shop:password@127.0.0.1:{}", redis.port())).await;
+    fast_contract(store.clone(), tokio::time::sleep).await;
+    ends_are_told(&store).await;
     let counts = redis.command_counts();
-    assert_eq!(redis.run(&["ACL", "LOG"]).list(), [], "a command or a key was refused");
+    refused_nothing(&redis);
 
     // AUTH needs no right, and the test asked for the log.
     let sent = counts.keys().map(String::as_str).filter(|name| !["ACL|LOG", "AUTH"].contains(name));
     let allowed: Vec<String> =
-        rights(&opened).into_iter().filter_map(|right| right.strip_prefix('+')).map(str::to_uppercase).collect();
+        rights(USERS).into_iter().filter_map(|right| right.strip_prefix('+')).map(str::to_uppercase).collect();
     assert_eq!(sent.collect::<BTreeSet<_>>(), allowed.iter().map(String::as_str).collect::<BTreeSet<_>>());
     let places: Vec<_> = rights(USERS).into_iter().filter(|right| right.starts_with(['~', '&'])).collect();
     assert_eq!(places, ["~sess:*", "&sess:ended"]);
+
+    // What more a durable write needs, and no more than that.
+    let durably = async || {
+        let (visitor, one) = (Visitor::new(), Replication { replicas: 1, within: Duration::from_millis(20) });
+        store.create_durably(&visitor.key, &visitor.create(&[]), one).await.unwrap().missed.unwrap().to_string()
+    };
+    assert!(durably().await.contains("allow +wait"));
+    redis.run(&["ACL", "LOG", "RESET"]);
+    redis.run(&["ACL", "SETUSER", "shop", "+wait"]);
+    assert!(durably().await.contains("on 0 of 1 replicas"));
+    refused_nothing(&redis);
+}
+
+fn refused_nothing(server: &RedisServer) {
+    assert_eq!(server.run(&["ACL", "LOG"]).list(), [], "a command or a key was refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,9 +140,7 @@ async fn r79_on_a_cluster_and_behind_sentinels_a_few_rights_more_are_enough() {
     let docs = include_str!("../../src/lib.rs").replace("//!", "");
     let rule = |more: &str| format!("{} {more}", rights(USERS).join(" "));
     let sees = |servers: &[RedisServer], rights: &str| {
-        for server in servers {
-            assert_eq!(server.run(&["ACL", "LOG"]).list(), [], "a command or a key was refused");
-        }
+        servers.iter().for_each(refused_nothing);
         let counts: Vec<_> = servers.iter().map(RedisServer::command_counts).collect();
         for right in rights.split(' ').map(|right| right[1..].to_uppercase()) {
             assert!(counts.iter().any(|counts| counts.contains_key(&right)), "{right} is not needed");
@@ -143,36 +154,35 @@ async fn r79_on_a_cluster_and_behind_sentinels_a_few_rights_more_are_enough() {
             None => options,
         };
         let store = options.connect().await.unwrap();
+        fast_contract(store.clone(), tokio::time::sleep).await;
         ends_are_told(&store).await;
-        store.page(&"main".into(), None).await.unwrap();
         store
     };
 
     let on_a_cluster = rights_more(&docs, "On a cluster he also needs");
-    let cluster =
-        Cluster::options().replicas(0).start_with(|options| options.user("shop", "password", &rule(&on_a_cluster)));
+    let cluster = Cluster::options().start_with(|options| options.user("shop", "password", &rule(&on_a_cluster)));
     let store = use_it(&cluster.url_of("shop", "password"), None).await;
     let visitor = Visitor::new();
     let slot = cluster.slot_of(&visitor.name());
     let from = cluster.primary_of_slot(slot).port();
-    let moving = cluster.begin_move(slot, cluster.nodes().iter().find(|node| node.port() != from).unwrap());
+    let primaries = cluster.shards();
+    let (to, _) = primaries.iter().find(|(node, _)| node.port() != from).unwrap();
+    let moving = cluster.begin_move(slot, to);
     visitor.born(&store, &[]).await;
     moving.finish();
     sees(cluster.nodes(), &on_a_cluster);
 
     let behind_sentinels = rights_more(&docs, "behind Sentinels");
-    let sentinels = Sentinels::options()
-        .replicas(1)
-        .sentinels(1)
-        .start_with(|options| options.user("shop", "password", &rule(&behind_sentinels)));
+    let sentinels =
+        Sentinels::options().start_with(|options| options.user("shop", "password", &rule(&behind_sentinels)));
     let of_sentinels: Vec<_> =
         docs.split("ACL SETUSER shop on").nth(2).unwrap().split("```").next().unwrap().split_whitespace().collect();
-    sentinels.sentinels()[0].run(&[&["ACL", "SETUSER", "shop", "on"], &of_sentinels[..]].concat());
+    for sentinel in sentinels.sentinels() {
+        sentinel.run(&[&["ACL", "SETUSER", "shop", "on"], &of_sentinels[..]].concat());
+    }
     use_it(&sentinels.url_of("shop", "password"), Some("password")).await;
     sees(sentinels.servers(), &behind_sentinels);
-    // A Sentinel does not know the command by which the health of others is seen.
-    let refused = sentinels.sentinels()[0].run(&["ACL", "LOG"]);
-    assert_eq!(refused.list(), []);
+    sentinels.sentinels().iter().for_each(refused_nothing);
 }
 
 /// A listener is told of an end.

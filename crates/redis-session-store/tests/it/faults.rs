@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis_session_core::{Error, Kind, Saved, Store};
 use redis_session_store::RedisStore;
 use redis_session_testkit::{Action, Proxy, RedisServer};
@@ -104,9 +105,14 @@ async fn a_redis_that_refuses_is_unavailable_and_the_error_names_its_word_only()
     let visitor = Visitor::new();
     let first = visitor.born(&store, &[("n", "1")]).await;
     let save = visitor.merge(first, count("n"));
-    let cases: [(&str, &[&str], &[&str]); 3] = [
+    let cases: [(&str, &[&str], &[&str]); 4] = [
         ("OOM", &["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]),
         ("READONLY", &["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]),
+        (
+            "NOREPLICAS",
+            &["CONFIG", "SET", "min-replicas-to-write", "1"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+        ),
         ("NOPERM", &["ACL", "SETUSER", "default", "-evalsha"], &["ACL", "SETUSER", "default", "+evalsha"]),
     ];
     for (word, on, off) in cases {
@@ -137,4 +143,26 @@ async fn a_busy_redis_is_unavailable_within_the_deadline() {
     let kinds = try_all(&store).await;
     assert!(kinds.iter().any(Option::is_some), "{kinds:?}");
     until("the recovery", async || try_all(&store).await.iter().all(Option::is_none)).await;
+}
+
+/// On one thread: nothing is sent before all have asked.
+#[tokio::test]
+async fn r83_of_12_000_loads_at_once_10_000_wait_for_a_silent_redis_and_the_others_are_refused_at_once() {
+    let redis = RedisServer::start();
+    let store = RedisStore::options(&redis.url()).deadline(Duration::from_secs(30)).connect().await.unwrap();
+    let visitor = Visitor::new();
+    visitor.born(&store, &[("a", "1")]).await;
+    redis.pause();
+    let mut loads: FuturesUnordered<_> = (0..12_000).map(|_| store.load(&visitor.key)).collect();
+    let mut refused = 0;
+    while let Ok(Some(answer)) = tokio::time::timeout(Duration::from_secs(1), loads.next()).await {
+        assert!(answer.unwrap_err().is_unavailable());
+        refused += 1;
+    }
+    // A health check may have been among those that wait.
+    assert!((1_990..=2_010).contains(&refused), "{refused}");
+    redis.resume();
+    while let Some(answer) = loads.next().await {
+        assert!(answer.unwrap().is_some());
+    }
 }

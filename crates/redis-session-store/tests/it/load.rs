@@ -1,16 +1,17 @@
 //! Writers and readers for a while, whose every answer is checked: for topologies that change under them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redis_session_core::{Durability, Error, Save, Saved, Store, Stored, Waited};
+use redis_session_core::{Change, Changes, Durability, Error, Fields, Save, Saved, Store, Stored, Waited};
 use redis_session_store::RedisStore;
 use tokio::task::JoinSet;
 
-use crate::{Visitor, count};
+use crate::{Visitor, text};
 
-/// Begun load: each visitor has one task that counts and one that reads.
+/// Begun load: each visitor has one task that writes and one that reads.
 pub(crate) struct Load {
     store: RedisStore,
     stop: Arc<AtomicBool>,
@@ -21,11 +22,10 @@ pub(crate) struct Load {
 /// What the tasks of one visitor saw.
 pub(crate) struct Seen {
     pub(crate) visitor: Arc<Visitor>,
-    writes: bool,
-    /// Counted, as it was told.
-    pub(crate) counted: u64,
-    /// Perhaps counted, or perhaps not for long: nobody could tell, or it was not on its replicas in time.
-    pub(crate) unknown: u64,
+    /// The numbers of the writes that were made, as it was told. None of a reader's.
+    pub(crate) acknowledged: BTreeSet<u64>,
+    /// Perhaps made, or perhaps not for long: nobody could tell, or it was not on its replicas in time.
+    pub(crate) unknown: BTreeSet<u64>,
     /// When which operation failed, and with what.
     pub(crate) errors: Vec<(Instant, Error)>,
     pub(crate) slowest: Duration,
@@ -34,16 +34,26 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    fn new(visitor: &Arc<Visitor>, writes: bool) -> Self {
-        let gap = (Duration::ZERO, Instant::now());
+    fn new(visitor: &Arc<Visitor>) -> Self {
         Self {
             visitor: visitor.clone(),
-            writes,
-            counted: 0,
-            unknown: 0,
+            acknowledged: BTreeSet::new(),
+            unknown: BTreeSet::new(),
             errors: Vec::new(),
             slowest: Duration::ZERO,
-            gap,
+            gap: (Duration::ZERO, Instant::now()),
+        }
+    }
+
+    /// How many acknowledged writes are not there.
+    ///
+    /// # Errors
+    /// One is there that nobody made: or another one was made twice.
+    fn lost(&self, there: &BTreeSet<u64>) -> Result<u64, u64> {
+        let made = |number: &&u64| self.acknowledged.contains(number) || self.unknown.contains(number);
+        match there.iter().find(|number| !made(number)) {
+            Some(strange) => Err(*strange),
+            None => Ok(self.acknowledged.difference(there).count() as u64),
         }
     }
 
@@ -97,8 +107,8 @@ impl Load {
         }
     }
 
-    /// Ends it; of each visitor, tells how many acknowledged counts are not there, beside what his tasks saw. More than
-    /// were sent, or another visitor's record, end the test.
+    /// Ends it; of each task, tells how many acknowledged writes are not there, beside what it saw. One that nobody made,
+    /// or another visitor's record, ends the test.
     pub(crate) async fn end(self) -> Vec<(Seen, u64)> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
@@ -106,13 +116,61 @@ impl Load {
             let Some(Stored::Record(record)) = self.store.load(&seen.visitor.key).await.unwrap() else {
                 panic!("a session is gone")
             };
-            let there: u64 = record.fields.get(b"n").map_or(0, |n| std::str::from_utf8(n).unwrap().parse().unwrap());
-            assert!(!seen.writes || there <= seen.counted + seen.unknown, "{there} of {}", seen.counted);
-            let lost = seen.counted.saturating_sub(there);
+            let is_a_reader = seen.acknowledged.is_empty() && seen.unknown.is_empty();
+            let lost = if is_a_reader { Ok(0) } else { seen.lost(&marks(&record.fields)) };
+            let name = seen.visitor.name();
+            let lost = lost.unwrap_or_else(|number| panic!("{name}: {number} was not made, or one before it twice"));
             all.push((seen, lost));
         }
         all
     }
+}
+
+/// How many writes have their marks in one field.
+const IN_A_FIELD: u64 = 60;
+
+/// What a write of this number does: it counts a bit of its own, so that it can be told from all others and the record stays
+/// small. Made twice, it is another one's.
+fn mark(number: u64) -> Changes {
+    let name = text(&format!("n{}", number / IN_A_FIELD));
+    Changes { clear: false, fields: vec![(name, Change::Increment(1 << (number % IN_A_FIELD)))] }
+}
+
+/// The numbers of all writes that are there.
+fn marks(fields: &Fields) -> BTreeSet<u64> {
+    let number = |name: &[u8]| std::str::from_utf8(name).ok()?.strip_prefix('n')?.parse::<u64>().ok();
+    let of_field = |(name, bits): (&bytes::Bytes, &bytes::Bytes)| {
+        let first = number(name)? * IN_A_FIELD;
+        let bits: u64 = std::str::from_utf8(bits).unwrap().parse().unwrap();
+        Some((0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| first + bit))
+    };
+    fields.iter().filter_map(of_field).flatten().collect()
+}
+
+#[test]
+fn a_lost_write_is_missed_however_many_others_are_there() {
+    let fields = |numbers: &[u64]| {
+        let mut fields = Fields::from_pairs(vec![(text("name"), text("\"n1\""))]);
+        for number in numbers {
+            let [(name, Change::Increment(by))] = &mark(*number).fields[..] else { panic!("a count") };
+            let before = fields.get(name).map_or(0, |n| std::str::from_utf8(n).unwrap().parse::<i64>().unwrap());
+            fields.set(name.clone(), (before + by).to_string().into());
+        }
+        fields
+    };
+    let seen = Seen {
+        acknowledged: [0, 1, 58, 59, 60, 200].into(),
+        unknown: [2, 3, 61, 119].into(),
+        ..Seen::new(&Arc::new(Visitor::new()))
+    };
+    let lost = |numbers: &[u64]| seen.lost(&marks(&fields(numbers)));
+    assert_eq!(lost(&[0, 1, 58, 59, 60, 200]), Ok(0));
+    assert_eq!(lost(&[0, 1, 58, 59, 60, 200, 2, 3, 61, 119]), Ok(0));
+    // As many as were acknowledged, and not the same.
+    assert_eq!(lost(&[0, 1, 2, 3, 61, 119]), Ok(4));
+    assert_eq!(lost(&[]), Ok(6));
+    assert_eq!(lost(&[0, 1, 4]), Err(4), "nobody made it");
+    assert_eq!(lost(&[0, 1, 58, 59, 60, 200, 200]), Err(201), "made twice");
 }
 
 #[derive(Clone)]
@@ -139,10 +197,10 @@ impl Task {
     }
 }
 
-/// Counts, and sends the same bytes again as long as nobody knows whether it was counted.
+/// Writes, and sends the same bytes again as long as nobody knows whether they were taken.
 async fn write(task: Task, visitor: Arc<Visitor>) -> Seen {
-    let mut seen = Seen::new(&visitor, true);
-    let mut last = Instant::now();
+    let mut seen = Seen::new(&visitor);
+    let (mut last, mut numbers) = (Instant::now(), 0..);
     while task.goes_on().await {
         let sent = Instant::now();
         let answer = task.store.load(&visitor.key).await;
@@ -152,7 +210,8 @@ async fn write(task: Task, visitor: Arc<Visitor>) -> Seen {
             Ok(other) => panic!("{}: {other:?}", visitor.name()),
             Err(_) => continue,
         };
-        let save = visitor.merge(base, count("n"));
+        let number = numbers.next().expect("without end");
+        let save = visitor.merge(base, mark(number));
         let mut unknown = false;
         loop {
             let sent = Instant::now();
@@ -166,10 +225,9 @@ async fn write(task: Task, visitor: Arc<Visitor>) -> Seen {
             }
             seen.answer(sent, &mut last, &answer);
             match answer.map(|waited| (waited.outcome, waited.missed)) {
-                Ok((Saved::Saved { .. }, None)) => seen.counted += 1,
-                Ok((Saved::Saved { .. }, Some(_))) => seen.unknown += 1,
-                // What it was based on went with a primary: it was not counted, or that is lost as well.
-                Ok((Saved::Moved(_), _)) => seen.unknown += 1,
+                Ok((Saved::Saved { .. }, None)) => drop(seen.acknowledged.insert(number)),
+                // In the second case, what it was based on went with a primary: it was not made, or that is lost as well.
+                Ok((Saved::Saved { .. }, Some(_)) | (Saved::Moved(_), _)) => drop(seen.unknown.insert(number)),
                 Ok((other, _)) => panic!("{}: {other:?}", visitor.name()),
                 Err(_) => {}
             }
@@ -181,7 +239,7 @@ async fn write(task: Task, visitor: Arc<Visitor>) -> Seen {
 
 /// Reads, and looks whether it is the visitor's own.
 async fn read(task: Task, visitor: Arc<Visitor>) -> Seen {
-    let mut seen = Seen::new(&visitor, false);
+    let mut seen = Seen::new(&visitor);
     let (name, mut last) = (format!("\"{}\"", visitor.name()), Instant::now());
     while task.goes_on().await {
         let sent = Instant::now();

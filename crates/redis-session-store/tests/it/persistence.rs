@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis_session_core::{Change, Changes, Saved, Store, Stored};
 use redis_session_store::{Advice, RedisStore};
-use redis_session_testkit::RedisServer;
+use redis_session_testkit::{Cluster, RedisOptions, RedisServer, Sentinels};
 
 use crate::{Visitor, patient, text};
 
@@ -185,6 +185,44 @@ async fn r82_who_asks_is_told_which_settings_would_log_visitors_out() {
         let redis = RedisServer::start_with(&settings);
         assert_eq!(patient(&redis.url()).await.advise().await.unwrap(), wanted, "{settings:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r82_who_asks_a_cluster_is_told_of_all_its_primaries_and_which_one_differs() {
+    let cluster = Cluster::options().replicas(0).start_with(kept_well);
+    let store = patient(&cluster.url()).await;
+    assert_eq!(store.advise().await.unwrap(), [Advice::NeedsFullCoverage]);
+    let nodes = cluster.nodes();
+    for node in nodes {
+        node.run(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    assert_eq!(store.advise().await.unwrap(), []);
+    for differs in nodes {
+        differs.run(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+        let (server, evicts) = (differs.address().to_string(), Advice::Evicts { policy: "allkeys-lru".to_owned() });
+        assert_eq!(store.advise().await.unwrap(), [Advice::At { server, advice: Box::new(evicts) }]);
+        differs.run(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    }
+    for node in nodes {
+        node.run(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
+    }
+    assert_eq!(store.advise().await.unwrap(), [Advice::Evicts { policy: "volatile-lru".to_owned() }]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r82_who_asks_behind_sentinels_is_told_of_the_primary() {
+    let sentinels = Sentinels::options().replicas(1).sentinels(1).start_with(kept_well);
+    let store = patient(&sentinels.url()).await;
+    let replica = sentinels.servers().iter().find(|server| server.port() != sentinels.primary().port()).unwrap();
+    replica.run(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    assert_eq!(store.advise().await.unwrap(), []);
+    sentinels.primary().run(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
+    assert_eq!(store.advise().await.unwrap(), [Advice::Evicts { policy: "volatile-ttl".to_owned() }]);
+}
+
+/// With nothing to be advised.
+fn kept_well(options: RedisOptions) -> RedisOptions {
+    options.setting("appendonly", "yes").setting("hash-max-listpack-value", "1024")
 }
 
 #[tokio::test]

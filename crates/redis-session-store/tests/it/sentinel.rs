@@ -47,7 +47,11 @@ async fn what_cannot_work_is_told_at_start_with_what_to_write_instead() {
     let unknown =
         wrong(known(&url("other")), &format!("know no primary \"other\"; they know {}", sentinels.name())).await;
     assert!(unknown.is_config());
-    assert!(wrong(RedisStore::options(&url(sentinels.name())), "password").await.is_config());
+    // Not even the password of the servers is told them.
+    let of_servers = format!("redis-sentinel://:secret@127.0.0.1:{port}/{}", sentinels.name());
+    for url in [url(sentinels.name()), of_servers] {
+        assert!(wrong(RedisStore::options(&url), "asks for a password").await.is_config());
+    }
     let redis = RedisServer::start();
     let none = RedisStore::options(&format!("redis-sentinel://127.0.0.1:{}/mymaster", redis.port()));
     assert!(wrong(none, "is none: write redis://host").await.is_config());
@@ -94,10 +98,10 @@ async fn r79_the_store_follows_the_primary_and_is_back_before_sentinel_tells_of_
         let (slowest, gap) = all.iter().fold((Duration::ZERO, Duration::ZERO), |(slowest, gap), (seen, _)| {
             (slowest.max(seen.slowest), gap.max(seen.gap.0))
         });
-        let sent: u64 = all.iter().map(|(seen, _)| seen.counted).sum();
+        let sent: usize = all.iter().map(|(seen, _)| seen.acknowledged.len()).sum();
         println!(
             "{fault:?}: Sentinels agree after {announced:?}; longest time without service {gap:?}, slowest answer \
-             {slowest:?}; {} of {sent} acknowledged counts lost",
+             {slowest:?}; {} of {sent} acknowledged writes lost",
             all.iter().map(|(_, lost)| lost).sum::<u64>()
         );
         assert!(gap < announced + SECOND, "{fault:?}: {gap:?} without service");
