@@ -5,6 +5,7 @@ mod cluster;
 mod patience;
 mod replicas;
 mod sentinel;
+mod single;
 mod slots;
 
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use redis_session_core::{Error, Replication, Time};
 
 use self::cluster::Cluster;
 use self::sentinel::Sentinels;
+use self::single::Single;
 use crate::node::{Answer, Ask, Node, What, pairs, reply};
 use crate::script::Script;
 use crate::server::{Copies, Failure, Pairs, Reply, ScanMark, Server};
-use crate::target::{Settings, Target, Way, probe};
+use crate::target::{Settings, Target, Way};
 use crate::url::Shape;
 
 /// How long an answer may take of a server that is asked about the others.
@@ -39,7 +41,7 @@ fn is_news(failure: &Failure) -> bool {
 
 /// All that a store needs to know of where its servers are.
 pub(crate) enum Topology {
-    Single(Arc<Target>, Arc<Node>),
+    Single(Single),
     Cluster(Cluster),
     Sentinels(Sentinels),
 }
@@ -48,14 +50,7 @@ impl Topology {
     /// Begins to connect. With `wait_by`, also waits until the servers answer, and tells what is wrong if they do not.
     pub(crate) async fn start(way: &Way, settings: &Settings, wait_by: Option<Instant>) -> Result<Self, Error> {
         match &way.shape {
-            Shape::Single => {
-                let node = Arc::new(Node::start(&way.target, settings)?);
-                if let Some(by) = wait_by {
-                    probe(&way.target, settings, "TIME").await?;
-                    node.connected(by).await.map_err(Failure::of_read)?;
-                }
-                Ok(Self::Single(Arc::new(way.target.clone()), node))
-            }
+            Shape::Single => Single::start(&way.target, settings, wait_by).await.map(Self::Single),
             Shape::Cluster => Cluster::start(way, settings, wait_by).await.map(Self::Cluster),
             Shape::Sentinel(name) => Sentinels::start(way, name, settings, wait_by).await.map(Self::Sentinels),
         }
@@ -63,7 +58,7 @@ impl Topology {
 
     async fn send(&self, ask: Ask<'_>, by: Instant) -> Result<Answer, Failure> {
         match self {
-            Self::Single(_, node) => node.send(&ask, false, by).await,
+            Self::Single(single) => single.send(&ask, by).await,
             Self::Cluster(cluster) => cluster.send(&ask, by).await,
             Self::Sentinels(sentinels) => sentinels.send(&ask, by).await,
         }
@@ -78,7 +73,7 @@ impl Topology {
     /// none is well.
     pub(crate) fn listening_post(&self, now: Option<&Target>) -> Option<Arc<Target>> {
         match self {
-            Self::Single(target, _) => Some(target.clone()),
+            Self::Single(single) => Some(single.target().clone()),
             Self::Cluster(cluster) => cluster.listening_post(now),
             Self::Sentinels(sentinels) => sentinels.listening_post(),
         }
@@ -87,7 +82,7 @@ impl Topology {
     /// The server whose turn it is in a walk over all keys, with its address.
     fn turn(&self, slot: u16) -> Result<(String, Arc<Node>), Failure> {
         match self {
-            Self::Single(_, node) => Ok((String::new(), node.clone())),
+            Self::Single(single) => Ok((String::new(), single.node())),
             Self::Cluster(cluster) => cluster.owner(slot),
             Self::Sentinels(sentinels) => sentinels.primary(),
         }
@@ -157,7 +152,7 @@ impl Server for Topology {
 
     async fn time(&self, by: Instant) -> Result<Time, Failure> {
         match self {
-            Self::Single(_, node) => node.time(by).await,
+            Self::Single(single) => single.node().time(by).await,
             Self::Cluster(cluster) => cluster.time(by).await,
             Self::Sentinels(sentinels) => sentinels.time(by).await,
         }
@@ -169,7 +164,7 @@ impl Server for Topology {
 
     fn now(&self) -> Option<Time> {
         match self {
-            Self::Single(_, node) => node.clock().now(),
+            Self::Single(single) => single.node().clock().now(),
             Self::Cluster(cluster) => cluster.now(),
             Self::Sentinels(sentinels) => sentinels.now(),
         }
@@ -184,7 +179,7 @@ impl Server for Topology {
 
     fn doubt(&self) {
         match self {
-            Self::Single(_, node) => node.doubt(),
+            Self::Single(single) => single.node().doubt(),
             Self::Cluster(cluster) => cluster.doubt(),
             Self::Sentinels(sentinels) => sentinels.doubt(),
         }

@@ -18,6 +18,7 @@ mod records;
 mod replicas;
 mod security;
 mod sentinel;
+mod single;
 
 use std::time::Duration;
 
