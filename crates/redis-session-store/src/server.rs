@@ -64,7 +64,7 @@ pub(crate) trait Server: Send + Sync + 'static {
     fn by_clock_of(&self, key: &Bytes, moment: Time) -> Time;
 
     /// A reply was not one to its command, or its record was another key's. Looks in the background whether connections
-    /// are still in step, and remakes those that are not.
+    /// are still in step, and remakes those that are not, and those on which writes wait for replicas.
     fn doubt(&self);
 }
 
