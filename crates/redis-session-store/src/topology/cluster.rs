@@ -2,11 +2,12 @@
 //!
 //! The word of the server with the highest epoch counts, so that one that was cut off cannot bring an old primary back.
 //! A server that answered `CLUSTERDOWN` is left alone until it says itself that it serves again: fred closes the
-//! connection at that answer, and gives it to everybody whose command was under way.
+//! connection at that answer, and gives it to everybody whose command was under way. For a slot that its owner itself does
+//! not know of, it would answer the same, so nobody has that slot, whatever the others say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -68,6 +69,8 @@ struct Member {
     node: Arc<Node>,
     /// It said that the cluster is down.
     gated: AtomicBool,
+    /// The slots that nobody has, by its own last word.
+    uncovered: Mutex<BTreeSet<u16>>,
     absence: Absence,
     /// When it was last begun with, or sent to by another one.
     wanted: Mutex<Instant>,
@@ -86,6 +89,15 @@ impl Member {
         let start = || Node::start(&self.target, &Settings { clients: 1, ..*settings });
         let reader = self.reader.get_or_init(|| start().ok().map(|node| Arc::new(Reader::of_cluster(node))));
         reader.clone()
+    }
+
+    fn uncovered(&self) -> MutexGuard<'_, BTreeSet<u16>> {
+        self.uncovered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody else can say how it is.
+    fn is_to_be_heard(&self) -> bool {
+        self.gated.load(Ordering::Relaxed) || !self.uncovered().is_empty()
     }
 
     /// What it says of the cluster.
@@ -339,6 +351,7 @@ impl Shared {
             target,
             node,
             gated: AtomicBool::new(false),
+            uncovered: Mutex::default(),
             absence: Absence::default(),
             wanted: Mutex::new(Instant::now()),
             readers: Readers::default(),
@@ -392,14 +405,15 @@ impl Shared {
     async fn refresh(&self, floor: Option<u64>) -> bool {
         let members = self.members();
         let by = Instant::now() + ANSWER;
-        // Only its own word opens a gate, however late it comes.
-        let others = if members.iter().any(|member| member.gated.load(Ordering::Relaxed)) { ANSWER } else { OTHERS };
+        // Only its own word opens a gate, or gives it back a slot, however late it comes.
+        let others = if members.iter().any(|member| member.is_to_be_heard()) { ANSWER } else { OTHERS };
         let asked = members.iter().map(async |member| Some((member, member.view(by).await.ok()?)));
         let views = gather(others, asked).await;
         for (member, view) in &views {
             if view.ok {
                 member.gated.store(false, Ordering::Relaxed);
             }
+            *member.uncovered() = view.uncovered();
         }
         members.iter().for_each(|member| member.absence.looked(member.is_well()));
         let views: Vec<_> = views.into_iter().map(|(_, view)| view).collect();
@@ -421,7 +435,9 @@ impl Shared {
         for range in &view.ranges {
             let replicas: Vec<_> = range.replicas.iter().filter_map(|replica| self.announced(replica)).collect();
             let Some(primary) = self.announced(&range.primary) else { continue };
-            (range.first..=range.last).for_each(|slot| table.set_owner(slot, &primary));
+            let uncovered = primary.uncovered();
+            let slots = (range.first..=range.last).filter(|slot| !uncovered.contains(slot));
+            slots.for_each(|slot| table.set_owner(slot, &primary));
             replicas.into_iter().for_each(|replica| table.add_replica(&primary, replica));
         }
         // The clock of a server that is still there stays: time must not jump with every table.
@@ -453,17 +469,18 @@ impl Shared {
     async fn what_is_missing(&self) -> Error {
         let members = self.members();
         let (mut newest, mut refused): (Option<View>, _) = (None, None);
+        let age = |view: &View| (view.epoch, view.uncovered().len());
         let by = Instant::now() + ANSWER;
         for member in &members {
             match member.view(by).await {
-                Ok(view) if newest.as_ref().is_none_or(|newest| newest.epoch < view.epoch) => newest = Some(view),
+                Ok(view) if newest.as_ref().is_none_or(|newest| age(newest) < age(&view)) => newest = Some(view),
                 Err(Failure::Refused(word)) => refused = Some((word, &member.address)),
                 _ => {}
             }
         }
         let (kind, text) = match (newest, refused) {
-            (Some(view), _) if view.uncovered() > 0 => {
-                let uncovered = view.uncovered();
+            (Some(view), _) if !view.uncovered().is_empty() => {
+                let uncovered = view.uncovered().len();
                 let text = format!(
                     "the Redis Cluster does not cover its slots: {uncovered} of {SLOTS} belong to no server; \
                      `redis-cli --cluster fix` can mend that"

@@ -154,6 +154,45 @@ async fn a_slot_on_its_way_is_served_from_both_sides() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_its_owner_does_not_know_of_takes_no_other_with_it() {
+    let cluster = Cluster::options().replicas(0).without_full_coverage().start();
+    let store =
+        RedisStore::options(&cluster.url()).deadline(SECOND).connect_deadline(SECOND * 10).connect().await.unwrap();
+    let visitors = visitors(&cluster, 3);
+    let (lost, others) = visitors.split_first().unwrap();
+    lost.born(&store, &[]).await;
+    let (owner, slot) = (cluster.primary_of(&lost.name()), cluster.slot_of(&lost.name()).to_string());
+    let load = Load::start(&store, others, Duration::from_millis(4)).await;
+    owner.run(&["CLUSTER", "DELSLOTS", &slot]);
+    let refusals = || {
+        let info = owner.run(&["INFO", "errorstats"]).text();
+        let count = info.lines().find_map(|line| line.strip_prefix("errorstat_CLUSTERDOWN:count="));
+        count.map_or(0, |count| count.trim().parse::<u32>().unwrap())
+    };
+    let (before, begun) = (refusals(), Instant::now());
+    let mut asked = 0;
+    while begun.elapsed() < SECOND * 3 {
+        assert!(store.load(&lost.key).await.unwrap_err().is_unavailable());
+        asked += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let refused = refusals() - before;
+    let others_say = cluster.nodes().iter().filter(|node| node.port() != owner.port()).all(|node| {
+        let refusal = node.command(&["HGETALL", &lost.name()]);
+        refusal.error().is_some_and(|error| error.starts_with(&format!("MOVED {slot} ")))
+    });
+    assert!(others_say, "the other servers go on naming the owner");
+    println!(
+        "a slot that its owner has dropped, asked for {asked} times in three seconds: its owner was asked {refused} times"
+    );
+    assert!(refused <= 2, "{refused}");
+    owner.run(&["CLUSTER", "ADDSLOTS", &slot]);
+    until("the slot", async || store.load(&lost.key).await.is_ok()).await;
+    let errors: Vec<_> = load.end().await.into_iter().flat_map(|(seen, _)| seen.errors).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
 /// So it is by TLS, for one, where a connection takes a while.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_is_told_from_the_first_answer_on_also_where_the_servers_were_known_before() {
