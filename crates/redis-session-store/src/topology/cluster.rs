@@ -56,8 +56,10 @@ struct Shared {
     members: Mutex<BTreeMap<Address, Arc<Member>>>,
     /// Wakes who looks after the table.
     look: Notify,
-    /// Of a cluster whose servers are not known.
+    /// Of all servers.
     lost: Absence,
+    /// Of those that have slots which nobody has.
+    unowned: Absence,
     /// Addresses that were left out, and told of once.
     left_out: Mutex<BTreeSet<Address>>,
 }
@@ -132,6 +134,10 @@ impl Table {
         self.primaries.get(usize::from(*self.owners.get(usize::from(slot))?))
     }
 
+    fn covers_all(&self) -> bool {
+        self.owners.iter().all(|owner| *owner != NOBODY)
+    }
+
     fn set_owner(&mut self, slot: u16, member: &Arc<Member>) {
         let index = self.index_of(member);
         if let Some(owner) = self.owners.get_mut(usize::from(slot)) {
@@ -171,6 +177,7 @@ impl Cluster {
             members: Mutex::default(),
             look: Notify::new(),
             lost: Absence::default(),
+            unowned: Absence::default(),
             left_out: Mutex::default(),
         });
         shared.add_seeds()?;
@@ -186,7 +193,7 @@ impl Cluster {
     async fn served(&self, by: Instant) -> Result<(), Error> {
         loop {
             let table = self.shared.table.load_full();
-            let covered = table.owners.iter().all(|owner| *owner != NOBODY);
+            let covered = table.covers_all();
             let away: Vec<_> = table.primaries.iter().filter(|primary| !primary.is_well()).collect();
             if covered && away.is_empty() {
                 return Ok(());
@@ -213,7 +220,7 @@ impl Cluster {
             let way = sent_to.take().or_else(|| Some((shared.table.load().owner(slot)?.clone(), false)));
             let Some((member, asking)) = way else {
                 shared.look.notify_one();
-                if patience.wait(&shared.lost).await {
+                if patience.wait(&shared.unowned).await {
                     continue;
                 }
                 return Err(Failure::NotSent(Some("no server of the cluster is known to have this key's slot".into())));
@@ -277,6 +284,7 @@ impl Cluster {
                     Err(Failure::NotSent(_)) => {}
                     answer => {
                         let time = answer?;
+                        self.shared.lost.over();
                         self.shared.begin_to_tell_time_by(member);
                         return Ok(self.now().unwrap_or(time));
                     }
@@ -425,6 +433,8 @@ impl Shared {
             return false;
         }
         let table = self.table.load();
+        self.lost.looked(table.primaries.iter().any(|primary| primary.is_well()));
+        self.unowned.looked(table.covers_all());
         best.is_some_and(|best| best.epoch >= table.epoch) && table.primaries.iter().all(|primary| primary.is_well())
     }
 
@@ -459,9 +469,6 @@ impl Shared {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         members.retain(|_, member| is_in(member) || stays(member));
         drop(members);
-        if old.primaries.is_empty() {
-            self.lost.over();
-        }
         self.table.store(Arc::new(table));
     }
 

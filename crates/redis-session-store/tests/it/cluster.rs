@@ -193,6 +193,31 @@ async fn a_slot_that_its_owner_does_not_know_of_takes_no_other_with_it() {
     assert!(errors.is_empty(), "{errors:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_moments_of_each_outage_are_waited_out() {
+    let cluster = Cluster::options().primaries(1).replicas(0).start();
+    let deadline = Duration::from_millis(600);
+    let store =
+        RedisStore::options(&cluster.url()).deadline(deadline).connect_deadline(SECOND * 10).connect().await.unwrap();
+    for outage in ["the first one", "the second one", "the third one"] {
+        cluster.nodes()[0].kill();
+        let begun = Instant::now();
+        // Whoever has sent something is told that its connection was lost, or gets no answer.
+        let waited = loop {
+            match store.ping().await {
+                Err(error) if error.to_string().contains("not connected") => break begun.elapsed(),
+                Err(error) => assert!(error.is_unavailable(), "{error}"),
+                Ok(_) => {}
+            }
+        };
+        let begun = Instant::now();
+        assert!(store.ping().await.is_err() && begun.elapsed() < deadline / 3, "{outage}: {:?}", begun.elapsed());
+        assert!(waited > deadline / 2, "{outage}: {waited:?}");
+        cluster.nodes()[0].restart();
+        until("the store is back", async || store.ping().await.is_ok()).await;
+    }
+}
+
 /// So it is by TLS, for one, where a connection takes a while.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_is_told_from_the_first_answer_on_also_where_the_servers_were_known_before() {
