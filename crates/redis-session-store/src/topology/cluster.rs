@@ -35,7 +35,7 @@ const LATER: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_secs(120);
 /// After so long without a word that is new enough, an older one is believed: the cluster was made anew.
 const REBUILT: Duration = Duration::from_secs(15);
-/// How often one operation is sent elsewhere. More means that servers disagree.
+/// How often one operation is sent elsewhere without a pause. More means that servers disagree.
 const HOPS: usize = 5;
 /// Nobody has this slot.
 const NOBODY: u16 = u16::MAX;
@@ -264,6 +264,8 @@ impl Cluster {
             if !again || !patience.wait(&member.absence).await {
                 return Err(failure);
             }
+            // A server that others send us to may not be connected yet, and those who disagreed may agree by now.
+            hops = 0;
         }
     }
 

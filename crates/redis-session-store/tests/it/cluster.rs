@@ -218,6 +218,41 @@ async fn the_first_moments_of_each_outage_are_waited_out() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_a_slot_is_on_its_way_to_is_waited_for_until_it_is_connected() {
+    let cluster = Cluster::options().primaries(2).replicas(0).start();
+    let proxy = Proxy::start(cluster.nodes()[1].address());
+    let (of_node, of_proxy) = (cluster.nodes()[1].port(), proxy.port());
+    let store = RedisStore::options(&format!("redis-cluster://127.0.0.1:{}", cluster.nodes()[0].port()))
+        .map_address(move |host, port| (host.to_owned(), if port == of_node { of_proxy } else { port }))
+        .deadline(SECOND * 3)
+        .connect_deadline(SECOND * 10)
+        .connect()
+        .await
+        .unwrap();
+    let visitor = loop {
+        let visitor = Visitor::new();
+        if cluster.primary_of(&visitor.name()).port() == cluster.nodes()[0].port() {
+            break visitor;
+        }
+    };
+    let moving = cluster.begin_move(cluster.slot_of(&visitor.name()), &cluster.nodes()[1]);
+    // Its connection is lost, and the next one comes about later than after five tries.
+    let away = Duration::from_millis(300);
+    proxy.lead_to(([127, 0, 0, 1], 1));
+    // Until the client knows of it, a command waits in it for the next one.
+    tokio::time::sleep(away / 3).await;
+    let comes_back = async {
+        tokio::time::sleep(away).await;
+        proxy.lead_to(cluster.nodes()[1].address());
+    };
+    let begun = Instant::now();
+    let (answer, ()) = tokio::join!(store.load(&visitor.key), comes_back);
+    println!("a slot on its way to a server that was away for {away:?}: served after {:?}", begun.elapsed());
+    assert!(answer.unwrap().is_none());
+    moving.finish();
+}
+
 /// So it is by TLS, for one, where a connection takes a while.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_is_told_from_the_first_answer_on_also_where_the_servers_were_known_before() {
