@@ -1,6 +1,8 @@
 //! The way to the servers of a cluster: which of them has a slot, from what they say themselves.
 //!
-//! The word of the server with the highest epoch counts, so that one that was cut off cannot bring an old primary back.
+//! The word of the server with the highest epoch counts, so that one that was cut off cannot bring an old primary back. An
+//! older one counts only where most of the primaries that it names say the same, and only after a while: then the cluster
+//! was made anew.
 //! A server that answered `CLUSTERDOWN` is left alone until it says itself that it serves again: fred closes the
 //! connection at that answer, and gives it to everybody whose command was under way. For a slot that its owner itself does
 //! not know of, it would answer the same, so nobody has that slot, whatever the others say.
@@ -33,7 +35,7 @@ const SOON: Duration = Duration::from_millis(50);
 /// The same once this lasts for [`LONG`].
 const LATER: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_secs(120);
-/// After so long without a word that is new enough, an older one is believed: the cluster was made anew.
+/// After so long without a word that is new enough, an older one may be believed: the cluster was made anew.
 const REBUILT: Duration = Duration::from_secs(15);
 /// How often one operation is sent elsewhere without a pause. More means that servers disagree.
 const HOPS: usize = 5;
@@ -410,13 +412,14 @@ impl Shared {
         Some(there)
     }
 
-    /// Asks all servers, and believes the one with the newest word, if it is not older than `floor` (`None`: than what was
-    /// believed before). Tells whether all is well.
-    async fn refresh(&self, floor: Option<u64>) -> bool {
+    /// Asks all servers, and believes the one with the newest word, if it is not older than what was believed before, or the
+    /// cluster may have been made anew and most say so. Tells whether all is well.
+    async fn refresh(&self, may_be_rebuilt: bool) -> bool {
         let members = self.members();
         let by = Instant::now() + ANSWER;
-        // Only its own word opens a gate, or gives it back a slot, however late it comes.
-        let others = if members.iter().any(|member| member.is_to_be_heard()) { ANSWER } else { OTHERS };
+        // Only its own word opens a gate, or gives it back a slot, however late it comes; and most are more than the first.
+        let all = may_be_rebuilt || members.iter().any(|member| member.is_to_be_heard());
+        let others = if all { ANSWER } else { OTHERS };
         let asked = members.iter().map(async |member| Some((member, member.view(by).await.ok()?)));
         let views = gather(others, asked).await;
         for (member, view) in &views {
@@ -426,10 +429,16 @@ impl Shared {
             *member.uncovered() = view.uncovered();
         }
         members.iter().for_each(|member| member.absence.looked(member.is_well()));
-        let views: Vec<_> = views.into_iter().map(|(_, view)| view).collect();
-        let best = newest(&views);
-        if let Some(view) = best.filter(|view| view.epoch >= floor.unwrap_or(self.table.load().epoch)) {
-            self.take_over(view);
+        let said: Vec<_> = views.into_iter().map(|(member, view)| (&member.address, view)).collect();
+        let best = newest(&said);
+        if let Some(view) = best {
+            let primaries: BTreeSet<_> = view.ranges.iter().map(|range| self.way.reached_at(&range.primary)).collect();
+            if counts(view, &primaries, &said, self.table.load().epoch, may_be_rebuilt) {
+                self.take_over(view);
+            } else if may_be_rebuilt {
+                // They may be others than before.
+                view.ranges.iter().for_each(|range| drop(self.announced(&range.primary)));
+            }
         }
         if best.is_none() && self.add_seeds().is_err() {
             return false;
@@ -529,9 +538,22 @@ impl Shared {
 }
 
 /// The newest word of those that serve; of the same age, that of most.
-fn newest(views: &[View]) -> Option<&View> {
-    let votes = |view: &View| views.iter().filter(|other| other.epoch == view.epoch && other.agrees(view)).count();
-    views.iter().filter(|view| view.ok).max_by_key(|view| (view.epoch, votes(view)))
+fn newest<'a>(said: &'a [(&Address, View)]) -> Option<&'a View> {
+    let votes = |view: &View| said.iter().filter(|(_, other)| other.says_the_same(view)).count();
+    said.iter().map(|(_, view)| view).filter(|view| view.ok).max_by_key(|view| (view.epoch, votes(view)))
+}
+
+/// Whether a word counts: it is as new as what was believed before, or the cluster may have been made anew and most of the
+/// primaries that it names say the same. One that was cut off from the others does not know that they went on without it.
+fn counts(
+    view: &View,
+    primaries: &BTreeSet<Address>,
+    said: &[(&Address, View)],
+    believed: u64,
+    may_be_rebuilt: bool,
+) -> bool {
+    let same = || said.iter().filter(|(who, said)| primaries.contains(*who) && said.ok && said.says_the_same(view));
+    view.epoch >= believed || may_be_rebuilt && same().count() * 2 > primaries.len()
 }
 
 /// Looks after the table for ever.
@@ -540,8 +562,7 @@ async fn look_after(shared: Arc<Shared>) {
     loop {
         let ill = ill_since.map(|since| since.elapsed());
         // A cluster that was made anew begins at a low epoch.
-        let floor = ill.filter(|ill| *ill > REBUILT).map(|_| 0);
-        let well = shared.refresh(floor).await;
+        let well = shared.refresh(ill.is_some_and(|ill| ill > REBUILT)).await;
         let every = match ill {
             _ if well => EVERY,
             Some(ill) if ill >= LONG => LATER,
@@ -576,4 +597,73 @@ async fn compare_replicas(shared: Arc<Shared>) {
 async fn check_seeds(way: &Way, settings: &Settings) -> Result<(), Error> {
     let targets = way.seeds.iter().map(|seed| way.target.at(seed)).collect::<Result<Vec<_>, _>>()?;
     any(targets.iter().map(|target| probe(target, settings, "TIME"))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slots::Range;
+    use super::*;
+
+    fn at(port: u16) -> Address {
+        Address::new("h", port)
+    }
+
+    /// Who says what: a server, whether it serves, its epoch, and the primaries of three parts of the slots.
+    fn said(all: &[(u16, bool, u64, [u16; 3])]) -> Vec<(Address, View)> {
+        let range = |(part, port): (u16, &u16)| {
+            let (first, last) = (part * 5000, part * 5000 + 4999);
+            Range { first, last, primary: at(*port), replicas: Vec::new() }
+        };
+        let view = |(who, ok, epoch, primaries): &(u16, bool, u64, [u16; 3])| {
+            let ranges = (0..).zip(primaries).map(range).collect();
+            (at(*who), View { ok: *ok, epoch: *epoch, ranges })
+        };
+        all.iter().map(view).collect()
+    }
+
+    fn by(said: &[(Address, View)]) -> Vec<(&Address, View)> {
+        said.iter().map(|(who, view)| (who, view.clone())).collect()
+    }
+
+    #[test]
+    fn the_newest_word_of_those_that_serve_counts_and_of_the_same_age_that_of_most() {
+        const OLD: [u16; 3] = [1, 2, 3];
+        const NEW: [u16; 3] = [4, 2, 3];
+        let table: [(&[_], Option<(u64, u16)>); 6] = [
+            (&[(1, true, 7, OLD), (2, true, 8, NEW), (3, true, 7, OLD)], Some((8, 4))),
+            (&[(2, true, 8, NEW), (1, true, 7, OLD)], Some((8, 4))),
+            (&[(1, true, 8, OLD), (2, true, 8, NEW), (3, true, 8, NEW)], Some((8, 4))),
+            (&[(2, true, 8, NEW), (3, true, 8, NEW), (1, true, 8, OLD)], Some((8, 4))),
+            // One that serves nobody was perhaps cut off.
+            (&[(1, false, 9, OLD), (2, true, 8, NEW)], Some((8, 4))),
+            (&[(1, false, 9, OLD)], None),
+        ];
+        for (words, wanted) in table {
+            let said = said(words);
+            let by = by(&said);
+            let found = newest(&by).map(|view| (view.epoch, view.ranges[0].primary.port));
+            assert_eq!(found, wanted, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn an_older_word_counts_only_if_the_cluster_may_be_made_anew_and_most_of_its_primaries_say_so() {
+        const ALL: [u16; 3] = [1, 2, 3];
+        let table: [(&[_], bool); 7] = [
+            (&[(1, true, 3, ALL), (2, true, 3, ALL), (3, true, 3, ALL)], true),
+            (&[(1, true, 3, ALL), (2, true, 3, ALL)], true),
+            (&[(1, true, 3, ALL)], false),
+            // Its replicas are cut off with it.
+            (&[(1, true, 3, ALL), (7, true, 3, ALL), (8, true, 3, ALL)], false),
+            (&[(1, true, 3, ALL), (2, true, 2, ALL)], false),
+            (&[(1, true, 3, ALL), (2, true, 3, [1, 2, 4])], false),
+            (&[(1, true, 3, ALL), (2, false, 3, ALL)], false),
+        ];
+        for (words, of_most) in table {
+            let said = said(words);
+            let counts = |believed, rebuilt| counts(&said[0].1, &ALL.map(at).into(), &by(&said), believed, rebuilt);
+            assert_eq!(counts(4, true), of_most, "{words:?}");
+            assert!(counts(3, false) && counts(2, false) && !counts(4, false), "{words:?}");
+        }
+    }
 }

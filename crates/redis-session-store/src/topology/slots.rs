@@ -44,12 +44,12 @@ impl View {
         Ok(Self { ok: field("cluster_state") == Some("ok"), epoch, ranges })
     }
 
-    /// Whether both name the same primaries.
-    pub(crate) fn agrees(&self, other: &Self) -> bool {
+    /// Whether both are as new, and name the same primaries.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         let owners = |view: &'_ Self| -> Vec<_> {
             view.ranges.iter().map(|range| (range.first, range.last, range.primary.clone())).collect()
         };
-        owners(self) == owners(other)
+        self.epoch == other.epoch && owners(self) == owners(other)
     }
 
     /// The slots that nobody has.
