@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis_session_core::{Ended, PageMark, Store, Stored};
@@ -603,6 +603,108 @@ async fn a_primary_that_goes_takes_nobody_else_with_it_and_its_sessions_are_back
         assert!(back.saturating_duration_since(truth) < Duration::from_millis(100 + 900));
         assert!(slowest < deadline + Duration::from_millis(750), "{slowest:?}");
     }
+}
+
+/// A plain connection to a server, on which a write is tried again and again that changes nothing.
+struct Probe {
+    stop: Arc<AtomicBool>,
+    /// When the server said `CLUSTERDOWN` for the first time, and for the last.
+    refused: std::thread::JoinHandle<Option<(Instant, Instant)>>,
+}
+
+impl Probe {
+    fn start(cluster: &Arc<Cluster>, port: u16, key: String) -> Self {
+        let (stop, cluster) = (Arc::new(AtomicBool::new(false)), cluster.clone());
+        let stopped = stop.clone();
+        let refused = std::thread::spawn(move || {
+            let server = cluster.nodes().iter().find(|node| node.port() == port).unwrap();
+            let mut refused: Option<(Instant, Instant)> = None;
+            while !stopped.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                let answer = server.command(&["HDEL", &key, "no such field"]);
+                if answer.error().is_some_and(|error| error.starts_with("CLUSTERDOWN")) {
+                    refused = Some((refused.map_or(asked, |(first, _)| first), Instant::now()));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            refused
+        });
+        Self { stop, refused }
+    }
+
+    fn end(self) -> Option<(Instant, Instant)> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.refused.join().unwrap()
+    }
+}
+
+/// As Redis has it by default: while slots have no server, nobody serves any.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_cluster_serves_all_slots_or_none_others_are_refused_as_long_as_their_servers_refuse_and_no_longer() {
+    let cluster = Arc::new(Cluster::options().node_timeout(SECOND).start());
+    let deadline = Duration::from_millis(400);
+    let store =
+        RedisStore::options(&cluster.url()).deadline(deadline).connect_deadline(SECOND * 10).connect().await.unwrap();
+    let visitors = visitors(&cluster, 3);
+    let victim = cluster.primary_of(&visitors[0].name());
+    let (of_victim, others): (Vec<_>, Vec<_>) =
+        visitors.iter().partition(|visitor| cluster.primary_of(&visitor.name()).port() == victim.port());
+    let of_victim: BTreeSet<_> = of_victim.into_iter().map(|visitor| visitor.name()).collect();
+    let probes: Vec<_> = others
+        .iter()
+        .map(|visitor| (cluster.primary_of(&visitor.name()).port(), visitor.name()))
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .map(|(port, key)| Probe::start(&cluster, port, key))
+        .collect();
+    let load = Load::start(&store, &visitors, Duration::from_millis(4)).await;
+    load.goes_on(500).await;
+    let gone = Instant::now();
+    victim.kill();
+    let truth = watch_truth(&cluster, visitors[0].name(), victim.port());
+    cluster.wait_for_new_primary(&visitors[0].name(), victim);
+    let truth = truth.join().unwrap();
+    load.goes_on(1000).await;
+    let refused: Vec<_> = probes.into_iter().filter_map(Probe::end).collect();
+    let first = refused.iter().map(|(first, _)| *first).min().expect("they refuse by default");
+    let last = refused.iter().map(|(_, last)| *last).max().unwrap();
+
+    let (mut errors, mut back_others, mut back_victim, mut slowest) = (Vec::new(), gone, gone, Duration::ZERO);
+    for (seen, lost) in load.end().await {
+        slowest = slowest.max(seen.slowest);
+        match of_victim.contains(&seen.visitor.name()) {
+            true => back_victim = back_victim.max(seen.gap.1),
+            false => {
+                assert_eq!(lost, 0, "of a server that did not go");
+                back_others = back_others.max(seen.gap.1);
+                errors.extend(seen.errors);
+            }
+        }
+    }
+    let since = |at: Instant| at.saturating_duration_since(gone).as_millis();
+    let sent = |at: Option<&(Instant, redis_session_core::Error)>| at.map(|(sent, _)| since(*sent));
+    println!(
+        "a primary killed, full coverage: the other servers said CLUSTERDOWN from {} to {} ms; {} errors of their sessions, \
+         of operations begun from {:?} to {:?} ms, the last of them served {} ms after the last refusal; the shard took \
+         writes after {} ms, the last of its tasks was served {} ms later; slowest answer {slowest:?}",
+        since(first),
+        since(last),
+        errors.len(),
+        sent(errors.iter().min_by_key(|(sent, _)| *sent)),
+        sent(errors.iter().max_by_key(|(sent, _)| *sent)),
+        back_others.saturating_duration_since(last).as_millis(),
+        since(truth),
+        back_victim.saturating_duration_since(truth).as_millis(),
+    );
+    // What a busy machine may add, and once in a while a look at the servers and the time to connect again.
+    let slack = SECOND;
+    for (sent, error) in &errors {
+        assert!(*sent + deadline >= first && *sent <= last + slack, "{error:?} at {} ms", since(*sent));
+    }
+    assert!(
+        back_others.saturating_duration_since(last) < slack && back_victim.saturating_duration_since(truth) < slack
+    );
+    assert!(slowest < deadline + Duration::from_millis(750), "{slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
