@@ -79,20 +79,14 @@ impl Topology {
         }
     }
 
-    /// The server whose turn it is in a walk over all keys, with its address.
-    fn turn(&self, slot: u16) -> Result<(String, Arc<Node>), Failure> {
-        match self {
-            Self::Single(single) => Ok((String::new(), single.node())),
-            Self::Cluster(cluster) => cluster.owner(slot),
-            Self::Sentinels(sentinels) => sentinels.primary(),
-        }
-    }
-
-    fn slot_after(&self, slot: u16) -> Option<u16> {
-        match self {
-            Self::Cluster(cluster) => cluster.slot_after(slot),
-            Self::Single(..) | Self::Sentinels(_) => None,
-        }
+    /// The server whose turn it is in a walk over all keys, and its name. `None`: all were visited.
+    fn turn(&self, mark: &ScanMark) -> Result<Option<(String, Arc<Node>)>, Failure> {
+        let servers = match self {
+            Self::Single(single) => vec![single.named()],
+            Self::Cluster(cluster) => cluster.primaries()?,
+            Self::Sentinels(sentinels) => vec![sentinels.primary()?],
+        };
+        Ok(next(servers, mark))
     }
 }
 
@@ -133,8 +127,8 @@ impl Server for Topology {
         args: Vec<Bytes>,
         by: Instant,
     ) -> Result<(Vec<Reply>, Option<ScanMark>), Failure> {
-        let (server, node) = self.turn(from.slot)?;
-        // Another server has the slot than before: from its beginning.
+        let Some((server, node)) = self.turn(&from)? else { return Ok((Vec::new(), None)) };
+        // Another server than before: from its beginning.
         let cursor = if server == from.server { from.cursor } else { 0 };
         let mut words = vec![Bytes::from(cursor.to_string())];
         words.extend(args);
@@ -144,8 +138,11 @@ impl Server for Topology {
         };
         let cursor = std::str::from_utf8(&next).ok().and_then(|next| next.parse().ok()).ok_or(Failure::Odd)?;
         let next = match cursor {
-            0 => self.slot_after(from.slot).map(|slot| ScanMark { slot, ..ScanMark::default() }),
-            cursor => Some(ScanMark { slot: from.slot, server, cursor }),
+            0 => {
+                let mark = ScanMark { visited: [from.visited, vec![server]].concat(), ..ScanMark::default() };
+                self.turn(&mark)?.map(|_| mark)
+            }
+            cursor => Some(ScanMark { visited: from.visited, server, cursor }),
         };
         Ok((keys, next))
     }
@@ -186,6 +183,13 @@ impl Server for Topology {
     }
 }
 
+/// The server that a walk over all of them has begun with and that is still one of them, or else the first one that it did
+/// not visit.
+fn next<T>(servers: Vec<(String, T)>, mark: &ScanMark) -> Option<(String, T)> {
+    let left = servers.into_iter().filter(|(server, _)| !mark.visited.contains(server));
+    left.min_by_key(|(server, _)| *server != mark.server)
+}
+
 /// What those say who answer in time: a word that is newer may come a little later than the first one.
 async fn gather<T>(others: Duration, answers: impl Iterator<Item = impl Future<Output = Option<T>>>) -> Vec<T> {
     let mut by = Instant::now() + ANSWER;
@@ -219,6 +223,30 @@ mod tests {
     use redis_session_core::Kind;
 
     use super::*;
+
+    #[test]
+    fn a_walk_visits_every_server_whatever_moves_meanwhile() {
+        let mark = |visited: &[&str], server: &str| ScanMark {
+            visited: visited.iter().map(|server| (*server).to_owned()).collect(),
+            server: server.to_owned(),
+            cursor: 0,
+        };
+        let table: [(&[&str], ScanMark, Option<&str>); 7] = [
+            (&["a", "b", "c"], mark(&[], ""), Some("a")),
+            (&["a", "b", "c"], mark(&[], "b"), Some("b")),
+            (&["a", "b", "c"], mark(&["a"], ""), Some("b")),
+            // The last one has the first slot by now.
+            (&["c", "a", "b"], mark(&["a"], "b"), Some("b")),
+            (&["c", "a", "b"], mark(&["a", "b"], ""), Some("c")),
+            // Another one took the place of the one whose turn it was.
+            (&["a", "d", "c"], mark(&["a"], "b"), Some("d")),
+            (&["a", "b"], mark(&["b", "a"], ""), None),
+        ];
+        for (servers, mark, wanted) in table {
+            let all = servers.iter().map(|server| ((*server).to_owned(), ())).collect();
+            assert_eq!(next(all, &mark).map(|(server, ())| server).as_deref(), wanted, "{servers:?} {mark:?}");
+        }
+    }
 
     #[tokio::test]
     async fn one_that_is_well_is_enough_and_of_errors_a_setting_is_told() {

@@ -324,24 +324,16 @@ impl Cluster {
         well().find(|target| Some(target.place()) == now.map(Target::place)).or_else(|| well().next()).cloned()
     }
 
-    pub(crate) fn owner(&self, slot: u16) -> Result<(String, Arc<Node>), Failure> {
+    /// The servers that have slots.
+    pub(crate) fn primaries(&self) -> Result<Vec<(String, Arc<Node>)>, Failure> {
         let table = self.shared.table.load();
-        let none = || Failure::NotSent(Some("no server of the cluster is known to have this slot".into()));
-        let owner = table.owner(slot).ok_or_else(none)?;
-        Ok((owner.address.to_string(), owner.node.clone()))
-    }
-
-    /// The first slot of a primary that has none up to `slot`.
-    pub(crate) fn slot_after(&self, slot: u16) -> Option<u16> {
-        let table = self.shared.table.load();
-        let mut visited = vec![false; table.primaries.len()];
-        for (at, owner) in (0..).zip(&table.owners) {
-            let Some(visited) = visited.get_mut(usize::from(*owner)) else { continue };
-            if !std::mem::replace(visited, true) && at > slot {
-                return Some(at);
-            }
+        let owners: BTreeSet<_> = table.owners.iter().map(|owner| usize::from(*owner)).collect();
+        let primaries = owners.into_iter().filter_map(|owner| table.primaries.get(owner));
+        let primaries: Vec<_> = primaries.map(|primary| (primary.address.to_string(), primary.node.clone())).collect();
+        match primaries.is_empty() {
+            true => Err(Failure::NotSent(Some("no server of the cluster is known to have slots".into()))),
+            false => Ok(primaries),
         }
-        None
     }
 }
 

@@ -42,6 +42,8 @@ struct Shared {
 /// The server that the name led to when it was connected to.
 struct Reached {
     node: Arc<Node>,
+    /// How many there were before.
+    number: u64,
     /// It is a replica.
     refuses: AtomicBool,
 }
@@ -49,7 +51,7 @@ struct Reached {
 impl Single {
     /// Begins to connect. With `wait_by`, also waits until it answers.
     pub(crate) async fn start(target: &Target, settings: &Settings, wait_by: Option<Instant>) -> Result<Self, Error> {
-        let reached = Reached::start(target, settings)?;
+        let reached = Reached::start(target, settings, 0)?;
         if let Some(by) = wait_by {
             probe(target, settings, "TIME").await?;
             reached.node.connected(by).await.map_err(Failure::of_read)?;
@@ -92,18 +94,25 @@ impl Single {
     pub(crate) fn node(&self) -> Arc<Node> {
         self.shared.server.load().node.clone()
     }
+
+    /// With a name that another server does not have.
+    pub(crate) fn named(&self) -> (String, Arc<Node>) {
+        let server = self.shared.server.load();
+        (server.number.to_string(), server.node.clone())
+    }
 }
 
 impl Reached {
-    fn start(target: &Target, settings: &Settings) -> Result<Self, Error> {
-        Ok(Self { node: Arc::new(Node::start(target, settings)?), refuses: AtomicBool::new(false) })
+    fn start(target: &Target, settings: &Settings, number: u64) -> Result<Self, Error> {
+        Ok(Self { node: Arc::new(Node::start(target, settings)?), number, refuses: AtomicBool::new(false) })
     }
 }
 
 impl Shared {
     /// Lets the server that the name leads to now take the place of the one that is there, as soon as it answers.
     async fn reach_anew(&self) {
-        let Ok(reached) = Reached::start(&self.target, &self.settings) else { return };
+        let number = self.server.load().number + 1;
+        let Ok(reached) = Reached::start(&self.target, &self.settings, number) else { return };
         if reached.node.connected(Instant::now() + self.settings.connect_deadline).await.is_ok() {
             self.server.store(Arc::new(reached));
         }

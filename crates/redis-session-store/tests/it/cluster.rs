@@ -67,6 +67,36 @@ async fn one_seed_is_enough_and_a_walk_over_all_sessions_sees_each_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_walk_misses_nothing_of_a_server_that_gets_a_slot_meanwhile() {
+    let cluster = Cluster::options().replicas(0).start();
+    let store = patient(&cluster.url()).await;
+    let visitors = visitors(&cluster, 5);
+    for visitor in &visitors {
+        visitor.born(&store, &[]).await;
+    }
+    let realm = "main".into();
+    let (mut found, mut pages) = (BTreeSet::new(), 0);
+    let mut next = Some(None);
+    while let Some(from) = next {
+        let page = store.page(&realm, from).await.unwrap();
+        found.extend(page.sessions.iter().map(|session| session.to_text()));
+        next = page.next.map(Some);
+        pages += 1;
+        if pages == 1 {
+            // Those of the first server were found. A slot of it goes to the last one.
+            let of_first = visitors.iter().find(|visitor| found.contains(&visitor.key.to_text())).unwrap();
+            let first = cluster.primary_of(&of_first.name()).port();
+            let slot = cluster.slot_of(&of_first.name());
+            let last = cluster.nodes().iter().rfind(|node| node.port() != first).unwrap();
+            cluster.move_slot(slot, last);
+            assert!(store.load(&of_first.key).await.unwrap().is_some());
+        }
+    }
+    let missed: Vec<_> = visitors.iter().filter(|visitor| !found.contains(&visitor.key.to_text())).collect();
+    assert!(missed.is_empty(), "{} of {} were not found", missed.len(), visitors.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_work_is_told_at_start_with_what_to_write_instead() {
     let alone = RedisServer::start();
     let no_cluster = RedisStore::connect(&format!("redis-cluster://127.0.0.1:{}", alone.port())).await.unwrap_err();
