@@ -1,7 +1,6 @@
 //! What about a Redis's settings would cost visitors their logins, or more memory than it must.
 
 use std::fmt;
-use std::iter;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -111,22 +110,6 @@ impl Operations<Topology> {
             Ok::<_, Failure>((place, advice))
         });
         Ok(merged(&try_join_all(asked).await.map_err(Failure::of_read)?))
-    }
-}
-
-impl Topology {
-    /// All servers that take writes, and where they are reached.
-    fn primaries(&self) -> Result<Vec<(String, Arc<Node>)>, Failure> {
-        match self {
-            Self::Single(target, node) => Ok(vec![(target.place().to_owned(), node.clone())]),
-            Self::Sentinels(sentinels) => sentinels.primary().map(|primary| vec![primary]),
-            Self::Cluster(cluster) => {
-                let slots = iter::successors(Some(0), |slot| cluster.slot_after(*slot));
-                // The first slot may be nobody's.
-                let primaries: Vec<_> = slots.filter_map(|slot| cluster.owner(slot).ok()).collect();
-                if primaries.is_empty() { cluster.owner(0).map(|primary| vec![primary]) } else { Ok(primaries) }
-            }
-        }
     }
 }
 

@@ -133,7 +133,8 @@ impl<S: Server> Operations<S> {
             }
             _ => None,
         };
-        let next = next.map(|ScanMark { slot, server, cursor }| PageMark(format!("{cursor} {slot} {server}")));
+        let text = |ScanMark { visited, server, cursor }| format!("{cursor} {server} {}", visited.join(","));
+        let next = next.map(|next| PageMark(text(next)));
         Ok(Page { sessions: keys.into_iter().filter_map(session).collect(), next })
     }
 
@@ -146,8 +147,9 @@ impl<S: Server> Operations<S> {
 fn mark(text: &str) -> Result<ScanMark, Error> {
     let mut parts = text.splitn(3, ' ');
     let read = (|| {
-        let (cursor, slot) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        Some(ScanMark { slot, server: parts.next()?.to_owned(), cursor })
+        let (cursor, server) = (parts.next()?.parse().ok()?, parts.next()?.to_owned());
+        let visited = parts.next()?.split(',').filter(|server| !server.is_empty()).map(str::to_owned).collect();
+        Some(ScanMark { visited, server, cursor })
     })();
     read.ok_or_else(|| Error::new(Kind::Config, "this is no mark of a page of sessions"))
 }

@@ -4,7 +4,7 @@
 //! answer for the one that made the write. It also holds up all that is behind it, so each write has a connection to itself
 //! for as long as it waits. They are made when they are needed, and kept.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,13 +25,23 @@ const MOST: usize = 16;
 const STALE: Duration = Duration::from_secs(60);
 /// How often it is looked whether a connection is there.
 const LOOK: Duration = Duration::from_millis(1);
+/// What `WAIT` does not say.
+const ODD: &str = "an odd reply";
 
 /// The connections to one server.
 pub(crate) struct Lanes {
     target: Target,
     settings: Settings,
-    idle: Mutex<Vec<Lane>>,
+    idle: Mutex<Idle>,
     room: Semaphore,
+}
+
+/// The connections that wait for a write.
+#[derive(Default)]
+struct Idle {
+    lanes: Vec<Lane>,
+    /// How often one was doubted: those that were in use then do not come back.
+    doubts: u64,
 }
 
 /// One connection. It is not made anew: another takes its place.
@@ -39,6 +49,8 @@ struct Lane {
     client: Client,
     connection: AbortOnDrop<Result<(), FredError>>,
     used: Instant,
+    /// How many doubts there were when it was taken.
+    doubts: u64,
 }
 
 /// A connection that nobody else uses.
@@ -57,22 +69,41 @@ impl Lanes {
     pub(crate) async fn take(&self, by: Instant) -> Option<Taken<'_>> {
         let room = tokio::time::timeout_at(by.into(), self.room.acquire()).await.ok()?.ok()?;
         let lane = match self.kept() {
-            Some(lane) => lane,
-            None => self.connect(by).await?,
+            Ok(lane) => lane,
+            Err(doubts) => self.connect(doubts, by).await?,
         };
         Some(Taken { lane, lanes: self, _room: room })
     }
 
-    fn kept(&self) -> Option<Lane> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|lane| lane.is_connected() && lane.used.elapsed() < STALE);
-        idle.pop()
+    /// One that was used before. Without one, tells how many doubts there were.
+    fn kept(&self) -> Result<Lane, u64> {
+        let mut idle = self.idle();
+        idle.lanes.retain(|lane| lane.is_connected() && lane.used.elapsed() < STALE);
+        idle.lanes.pop().ok_or(idle.doubts)
     }
 
-    async fn connect(&self, by: Instant) -> Option<Lane> {
+    fn keep(&self, lane: Lane) {
+        let mut idle = self.idle();
+        if lane.doubts == idle.doubts {
+            idle.lanes.push(Lane { used: Instant::now(), ..lane });
+        }
+    }
+
+    /// A reply was not one to its command, perhaps of one of these: others take the place of all of them.
+    pub(crate) fn doubt(&self) {
+        let mut idle = self.idle();
+        idle.doubts += 1;
+        idle.lanes.clear();
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connect(&self, doubts: u64, by: Instant) -> Option<Lane> {
         let client = self.target.client(&self.settings, true).ok()?;
         let connection = AbortOnDrop(client.connect());
-        let lane = Lane { client, connection, used: Instant::now() };
+        let lane = Lane { client, connection, used: Instant::now(), doubts };
         while !lane.client.is_connected() {
             if Instant::now() >= by || lane.connection.0.is_finished() {
                 return None;
@@ -137,10 +168,13 @@ impl Taken<'_> {
             let wait = Replication { within, ..wait };
             answer = self.lane.put(ask, wait, Named::ByText, after_asking, by).await;
         }
+        let is_in_step = match &answer {
+            Ok(answer) => answer.copies != Err(ODD),
+            Err(failure) => matches!(failure, Failure::Refused(_) | Failure::Elsewhere(_)),
+        };
         // Of one that was silent nobody knows what it answers next.
-        if let Ok(_) | Err(Failure::Refused(_) | Failure::Elsewhere(_)) = &answer {
-            let lane = Lane { used: Instant::now(), ..self.lane };
-            self.lanes.idle.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+        if is_in_step {
+            self.lanes.keep(self.lane);
         }
         answer
     }
@@ -155,8 +189,8 @@ fn millis(within: Duration, by: Instant) -> u128 {
 /// What `WAIT` says. The write is made, whatever that is.
 fn copies(waited: Result<Value, FredError>) -> Copies {
     match waited {
-        Ok(Value::Integer(there)) => u32::try_from(there).map_err(|_| "an odd reply"),
-        Ok(_) => Err("an odd reply"),
+        Ok(Value::Integer(there)) => u32::try_from(there).map_err(|_| ODD),
+        Ok(_) => Err(ODD),
         Err(error) => Err(word(error.details()).unwrap_or("an error")),
     }
 }

@@ -187,9 +187,11 @@ impl Node {
         self.seat().is_ok()
     }
 
-    /// A reply was not one to its command: looks in the background whether connections are in step.
+    /// A reply was not one to its command: looks in the background whether connections are in step, and makes those anew on
+    /// which writes wait.
     pub(crate) fn doubt(&self) {
         self.seats.iter().for_each(|seat| seat.health.doubt());
+        self.lanes.doubt();
     }
 
     /// The next client that is connected to a server that answers. Without one, nobody waits.

@@ -64,16 +64,16 @@ pub(crate) trait Server: Send + Sync + 'static {
     fn by_clock_of(&self, key: &Bytes, moment: Time) -> Time;
 
     /// A reply was not one to its command, or its record was another key's. Looks in the background whether connections
-    /// are still in step, and remakes those that are not.
+    /// are still in step, and remakes those that are not, and those on which writes wait for replicas.
     fn doubt(&self);
 }
 
-/// Where a walk over the keys of all servers goes on.
+/// Where a walk over the keys of all servers goes on. Servers are named by where they are: slots may have others by then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ScanMark {
-    /// A slot of the server whose turn it is. (0 where there are no slots.)
-    pub(crate) slot: u16,
-    /// That server's address: another one's cursor means nothing. Empty at its beginning.
+    /// The servers that were walked over.
+    pub(crate) visited: Vec<String>,
+    /// The one whose turn it is: another one's cursor means nothing. Empty before its beginning.
     pub(crate) server: String,
     pub(crate) cursor: u64,
 }

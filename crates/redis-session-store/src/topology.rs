@@ -5,6 +5,7 @@ mod cluster;
 mod patience;
 mod replicas;
 mod sentinel;
+mod single;
 mod slots;
 
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use redis_session_core::{Error, Replication, Time};
 
 use self::cluster::Cluster;
 use self::sentinel::Sentinels;
+use self::single::Single;
 use crate::node::{Answer, Ask, Node, What, pairs, reply};
 use crate::script::Script;
 use crate::server::{Copies, Failure, Pairs, Reply, ScanMark, Server};
-use crate::target::{Settings, Target, Way, probe};
+use crate::target::{Settings, Target, Way};
 use crate::url::Shape;
 
 /// How long an answer may take of a server that is asked about the others.
@@ -39,7 +41,7 @@ fn is_news(failure: &Failure) -> bool {
 
 /// All that a store needs to know of where its servers are.
 pub(crate) enum Topology {
-    Single(Arc<Target>, Arc<Node>),
+    Single(Single),
     Cluster(Cluster),
     Sentinels(Sentinels),
 }
@@ -48,14 +50,7 @@ impl Topology {
     /// Begins to connect. With `wait_by`, also waits until the servers answer, and tells what is wrong if they do not.
     pub(crate) async fn start(way: &Way, settings: &Settings, wait_by: Option<Instant>) -> Result<Self, Error> {
         match &way.shape {
-            Shape::Single => {
-                let node = Arc::new(Node::start(&way.target, settings)?);
-                if let Some(by) = wait_by {
-                    probe(&way.target, settings, "TIME").await?;
-                    node.connected(by).await.map_err(Failure::of_read)?;
-                }
-                Ok(Self::Single(Arc::new(way.target.clone()), node))
-            }
+            Shape::Single => Single::start(&way.target, settings, wait_by).await.map(Self::Single),
             Shape::Cluster => Cluster::start(way, settings, wait_by).await.map(Self::Cluster),
             Shape::Sentinel(name) => Sentinels::start(way, name, settings, wait_by).await.map(Self::Sentinels),
         }
@@ -63,7 +58,7 @@ impl Topology {
 
     async fn send(&self, ask: Ask<'_>, by: Instant) -> Result<Answer, Failure> {
         match self {
-            Self::Single(_, node) => node.send(&ask, false, by).await,
+            Self::Single(single) => single.send(&ask, by).await,
             Self::Cluster(cluster) => cluster.send(&ask, by).await,
             Self::Sentinels(sentinels) => sentinels.send(&ask, by).await,
         }
@@ -78,26 +73,24 @@ impl Topology {
     /// none is well.
     pub(crate) fn listening_post(&self, now: Option<&Target>) -> Option<Arc<Target>> {
         match self {
-            Self::Single(target, _) => Some(target.clone()),
+            Self::Single(single) => Some(single.target().clone()),
             Self::Cluster(cluster) => cluster.listening_post(now),
             Self::Sentinels(sentinels) => sentinels.listening_post(),
         }
     }
 
-    /// The server whose turn it is in a walk over all keys, with its address.
-    fn turn(&self, slot: u16) -> Result<(String, Arc<Node>), Failure> {
+    /// All servers that have keys and take writes, each with a name: where there are several, how it is reached.
+    pub(crate) fn primaries(&self) -> Result<Vec<(String, Arc<Node>)>, Failure> {
         match self {
-            Self::Single(_, node) => Ok((String::new(), node.clone())),
-            Self::Cluster(cluster) => cluster.owner(slot),
-            Self::Sentinels(sentinels) => sentinels.primary(),
+            Self::Single(single) => Ok(vec![single.named()]),
+            Self::Cluster(cluster) => cluster.primaries(),
+            Self::Sentinels(sentinels) => Ok(vec![sentinels.primary()?]),
         }
     }
 
-    fn slot_after(&self, slot: u16) -> Option<u16> {
-        match self {
-            Self::Cluster(cluster) => cluster.slot_after(slot),
-            Self::Single(..) | Self::Sentinels(_) => None,
-        }
+    /// The server whose turn it is in a walk over all keys, and its name. `None`: all were visited.
+    fn turn(&self, mark: &ScanMark) -> Result<Option<(String, Arc<Node>)>, Failure> {
+        Ok(next(self.primaries()?, mark))
     }
 }
 
@@ -138,8 +131,8 @@ impl Server for Topology {
         args: Vec<Bytes>,
         by: Instant,
     ) -> Result<(Vec<Reply>, Option<ScanMark>), Failure> {
-        let (server, node) = self.turn(from.slot)?;
-        // Another server has the slot than before: from its beginning.
+        let Some((server, node)) = self.turn(&from)? else { return Ok((Vec::new(), None)) };
+        // Another server than before: from its beginning.
         let cursor = if server == from.server { from.cursor } else { 0 };
         let mut words = vec![Bytes::from(cursor.to_string())];
         words.extend(args);
@@ -149,15 +142,18 @@ impl Server for Topology {
         };
         let cursor = std::str::from_utf8(&next).ok().and_then(|next| next.parse().ok()).ok_or(Failure::Odd)?;
         let next = match cursor {
-            0 => self.slot_after(from.slot).map(|slot| ScanMark { slot, ..ScanMark::default() }),
-            cursor => Some(ScanMark { slot: from.slot, server, cursor }),
+            0 => {
+                let mark = ScanMark { visited: [from.visited, vec![server]].concat(), ..ScanMark::default() };
+                self.turn(&mark)?.map(|_| mark)
+            }
+            cursor => Some(ScanMark { visited: from.visited, server, cursor }),
         };
         Ok((keys, next))
     }
 
     async fn time(&self, by: Instant) -> Result<Time, Failure> {
         match self {
-            Self::Single(_, node) => node.time(by).await,
+            Self::Single(single) => single.node().time(by).await,
             Self::Cluster(cluster) => cluster.time(by).await,
             Self::Sentinels(sentinels) => sentinels.time(by).await,
         }
@@ -169,7 +165,7 @@ impl Server for Topology {
 
     fn now(&self) -> Option<Time> {
         match self {
-            Self::Single(_, node) => node.clock().now(),
+            Self::Single(single) => single.node().clock().now(),
             Self::Cluster(cluster) => cluster.now(),
             Self::Sentinels(sentinels) => sentinels.now(),
         }
@@ -184,11 +180,18 @@ impl Server for Topology {
 
     fn doubt(&self) {
         match self {
-            Self::Single(_, node) => node.doubt(),
+            Self::Single(single) => single.node().doubt(),
             Self::Cluster(cluster) => cluster.doubt(),
             Self::Sentinels(sentinels) => sentinels.doubt(),
         }
     }
+}
+
+/// The server that a walk over all of them has begun with and that is still one of them, or else the first one that it did
+/// not visit.
+fn next<T>(servers: Vec<(String, T)>, mark: &ScanMark) -> Option<(String, T)> {
+    let left = servers.into_iter().filter(|(server, _)| !mark.visited.contains(server));
+    left.min_by_key(|(server, _)| *server != mark.server)
 }
 
 /// What those say who answer in time: a word that is newer may come a little later than the first one.
@@ -224,6 +227,30 @@ mod tests {
     use redis_session_core::Kind;
 
     use super::*;
+
+    #[test]
+    fn a_walk_visits_every_server_whatever_moves_meanwhile() {
+        let mark = |visited: &[&str], server: &str| ScanMark {
+            visited: visited.iter().map(|server| (*server).to_owned()).collect(),
+            server: server.to_owned(),
+            cursor: 0,
+        };
+        let table: [(&[&str], ScanMark, Option<&str>); 7] = [
+            (&["a", "b", "c"], mark(&[], ""), Some("a")),
+            (&["a", "b", "c"], mark(&[], "b"), Some("b")),
+            (&["a", "b", "c"], mark(&["a"], ""), Some("b")),
+            // The last one has the first slot by now.
+            (&["c", "a", "b"], mark(&["a"], "b"), Some("b")),
+            (&["c", "a", "b"], mark(&["a", "b"], ""), Some("c")),
+            // Another one took the place of the one whose turn it was.
+            (&["a", "d", "c"], mark(&["a"], "b"), Some("d")),
+            (&["a", "b"], mark(&["b", "a"], ""), None),
+        ];
+        for (servers, mark, wanted) in table {
+            let all = servers.iter().map(|server| ((*server).to_owned(), ())).collect();
+            assert_eq!(next(all, &mark).map(|(server, ())| server).as_deref(), wanted, "{servers:?} {mark:?}");
+        }
+    }
 
     #[tokio::test]
     async fn one_that_is_well_is_enough_and_of_errors_a_setting_is_told() {

@@ -144,7 +144,7 @@ impl Proxy {
         let address =
             listener.local_addr().unwrap_or_else(|error| panic!("the proxy has no address of its own: {error}"));
         let shared = Arc::new(Shared {
-            target: watch::Sender::new(target.into()),
+            target: watch::Sender::new(Target { address: target.into(), moves: 0 }),
             decide: Mutex::new(Box::new(|_| Action::Pass)),
             counts: Mutex::default(),
             connections: AtomicU64::new(0),
@@ -183,7 +183,15 @@ impl Proxy {
     /// Leads to another server from now on, as after a failover. Connections to the one before are cut, and what they
     /// held is lost.
     pub fn lead_to(&self, target: impl Into<SocketAddr>) {
-        self.shared.target.send_replace(target.into());
+        let address = target.into();
+        self.shared.target.send_modify(|target| *target = Target { address, moves: target.moves + 1 });
+    }
+
+    /// The same for new connections only, as where a name or an address moves and the server that had it lives on: those that
+    /// are there stay where they are.
+    pub fn lead_new_to(&self, target: impl Into<SocketAddr>) {
+        let address = target.into();
+        self.shared.target.send_modify(|target| target.address = address);
     }
 
     /// Asks `decide` about every command from now on, in the order of their arrival.
@@ -283,15 +291,23 @@ impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Proxy")
             .field("address", &self.address)
-            .field("target", &*self.shared.target.borrow())
+            .field("target", &self.shared.target.borrow().address)
             .finish_non_exhaustive()
     }
 }
 
 type Decide = Box<dyn FnMut(&Command) -> Action + Send>;
 
+/// Where new connections lead to.
+#[derive(Clone, Copy)]
+struct Target {
+    address: SocketAddr,
+    /// How often all connections were cut so that they lead elsewhere.
+    moves: u64,
+}
+
 struct Shared {
-    target: watch::Sender<SocketAddr>,
+    target: watch::Sender<Target>,
     decide: Mutex<Decide>,
     counts: Mutex<BTreeMap<String, u64>>,
     connections: AtomicU64,
@@ -384,10 +400,10 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let mut target = shared.target.subscribe();
-            let leads_to = *target.borrow_and_update();
+            let Target { address, moves } = *target.borrow_and_update();
             tokio::select! {
-                () = connect(&shared, client, leads_to, number) => {}
-                _ = target.changed() => {}
+                () = connect(&shared, client, address, number) => {}
+                _ = target.wait_for(|target| target.moves != moves) => {}
             }
         });
     }

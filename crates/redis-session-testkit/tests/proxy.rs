@@ -264,6 +264,26 @@ fn a_proxy_that_leads_elsewhere_cuts_its_clients_and_serves_new_ones_from_there(
 }
 
 #[test]
+fn a_proxy_that_leads_new_clients_elsewhere_leaves_the_others_where_they_are_until_it_cuts_them() {
+    let (redis, proxy) = redis_behind_proxy();
+    let other = RedisServer::start();
+    redis.run(&["SET", "k", "old"]);
+    other.run(&["SET", "k", "new"]);
+    let mut client = Client::of(&proxy);
+    client.send("GET k\r\n");
+    client.expect("$3\r\nold\r\n");
+    proxy.lead_new_to(other.address());
+    let mut second = Client::of(&proxy);
+    second.send("GET k\r\n");
+    second.expect("$3\r\nnew\r\n");
+    client.send("GET k\r\n");
+    client.expect("$3\r\nold\r\n");
+    proxy.lead_to(other.address());
+    client.expect_end();
+    second.expect_end();
+}
+
+#[test]
 fn a_slow_line_delays_replies_and_not_one_after_the_other() {
     let (_redis, proxy) = redis_behind_proxy();
     let slow = Duration::from_millis(200);

@@ -1,12 +1,15 @@
 //! The way to the servers of a cluster: which of them has a slot, from what they say themselves.
 //!
-//! The word of the server with the highest epoch counts, so that one that was cut off cannot bring an old primary back.
+//! The word of the server with the highest epoch counts, so that one that was cut off cannot bring an old primary back. An
+//! older one counts only where most of the primaries that it names say the same, and only after a while: then the cluster
+//! was made anew.
 //! A server that answered `CLUSTERDOWN` is left alone until it says itself that it serves again: fred closes the
-//! connection at that answer, and gives it to everybody whose command was under way.
+//! connection at that answer, and gives it to everybody whose command was under way. For a slot that its owner itself does
+//! not know of, it would answer the same, so nobody has that slot, whatever the others say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -32,9 +35,9 @@ const SOON: Duration = Duration::from_millis(50);
 /// The same once this lasts for [`LONG`].
 const LATER: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_secs(120);
-/// After so long without a word that is new enough, an older one is believed: the cluster was made anew.
+/// After so long without a word that is new enough, an older one may be believed: the cluster was made anew.
 const REBUILT: Duration = Duration::from_secs(15);
-/// How often one operation is sent elsewhere. More means that servers disagree.
+/// How often one operation is sent elsewhere without a pause. More means that servers disagree.
 const HOPS: usize = 5;
 /// Nobody has this slot.
 const NOBODY: u16 = u16::MAX;
@@ -55,8 +58,10 @@ struct Shared {
     members: Mutex<BTreeMap<Address, Arc<Member>>>,
     /// Wakes who looks after the table.
     look: Notify,
-    /// Of a cluster whose servers are not known.
+    /// Of all servers.
     lost: Absence,
+    /// Of those that have slots which nobody has.
+    unowned: Absence,
     /// Addresses that were left out, and told of once.
     left_out: Mutex<BTreeSet<Address>>,
 }
@@ -68,6 +73,8 @@ struct Member {
     node: Arc<Node>,
     /// It said that the cluster is down.
     gated: AtomicBool,
+    /// The slots that nobody has, by its own last word.
+    uncovered: Mutex<BTreeSet<u16>>,
     absence: Absence,
     /// When it was last begun with, or sent to by another one.
     wanted: Mutex<Instant>,
@@ -86,6 +93,15 @@ impl Member {
         let start = || Node::start(&self.target, &Settings { clients: 1, ..*settings });
         let reader = self.reader.get_or_init(|| start().ok().map(|node| Arc::new(Reader::of_cluster(node))));
         reader.clone()
+    }
+
+    fn uncovered(&self) -> MutexGuard<'_, BTreeSet<u16>> {
+        self.uncovered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody else can say how it is.
+    fn is_to_be_heard(&self) -> bool {
+        self.gated.load(Ordering::Relaxed) || !self.uncovered().is_empty()
     }
 
     /// What it says of the cluster.
@@ -118,6 +134,10 @@ impl Table {
 
     fn owner(&self, slot: u16) -> Option<&Arc<Member>> {
         self.primaries.get(usize::from(*self.owners.get(usize::from(slot))?))
+    }
+
+    fn covers_all(&self) -> bool {
+        self.owners.iter().all(|owner| *owner != NOBODY)
     }
 
     fn set_owner(&mut self, slot: u16, member: &Arc<Member>) {
@@ -159,6 +179,7 @@ impl Cluster {
             members: Mutex::default(),
             look: Notify::new(),
             lost: Absence::default(),
+            unowned: Absence::default(),
             left_out: Mutex::default(),
         });
         shared.add_seeds()?;
@@ -174,7 +195,7 @@ impl Cluster {
     async fn served(&self, by: Instant) -> Result<(), Error> {
         loop {
             let table = self.shared.table.load_full();
-            let covered = table.owners.iter().all(|owner| *owner != NOBODY);
+            let covered = table.covers_all();
             let away: Vec<_> = table.primaries.iter().filter(|primary| !primary.is_well()).collect();
             if covered && away.is_empty() {
                 return Ok(());
@@ -201,7 +222,7 @@ impl Cluster {
             let way = sent_to.take().or_else(|| Some((shared.table.load().owner(slot)?.clone(), false)));
             let Some((member, asking)) = way else {
                 shared.look.notify_one();
-                if patience.wait(&shared.lost).await {
+                if patience.wait(&shared.unowned).await {
                     continue;
                 }
                 return Err(Failure::NotSent(Some("no server of the cluster is known to have this key's slot".into())));
@@ -245,6 +266,8 @@ impl Cluster {
             if !again || !patience.wait(&member.absence).await {
                 return Err(failure);
             }
+            // A server that others send us to may not be connected yet, and those who disagreed may agree by now.
+            hops = 0;
         }
     }
 
@@ -265,6 +288,7 @@ impl Cluster {
                     Err(Failure::NotSent(_)) => {}
                     answer => {
                         let time = answer?;
+                        self.shared.lost.over();
                         self.shared.begin_to_tell_time_by(member);
                         return Ok(self.now().unwrap_or(time));
                     }
@@ -300,24 +324,16 @@ impl Cluster {
         well().find(|target| Some(target.place()) == now.map(Target::place)).or_else(|| well().next()).cloned()
     }
 
-    pub(crate) fn owner(&self, slot: u16) -> Result<(String, Arc<Node>), Failure> {
+    /// The servers that have slots.
+    pub(crate) fn primaries(&self) -> Result<Vec<(String, Arc<Node>)>, Failure> {
         let table = self.shared.table.load();
-        let none = || Failure::NotSent(Some("no server of the cluster is known to have this slot".into()));
-        let owner = table.owner(slot).ok_or_else(none)?;
-        Ok((owner.address.to_string(), owner.node.clone()))
-    }
-
-    /// The first slot of a primary that has none up to `slot`.
-    pub(crate) fn slot_after(&self, slot: u16) -> Option<u16> {
-        let table = self.shared.table.load();
-        let mut visited = vec![false; table.primaries.len()];
-        for (at, owner) in (0..).zip(&table.owners) {
-            let Some(visited) = visited.get_mut(usize::from(*owner)) else { continue };
-            if !std::mem::replace(visited, true) && at > slot {
-                return Some(at);
-            }
+        let owners: BTreeSet<_> = table.owners.iter().map(|owner| usize::from(*owner)).collect();
+        let primaries = owners.into_iter().filter_map(|owner| table.primaries.get(owner));
+        let primaries: Vec<_> = primaries.map(|primary| (primary.address.to_string(), primary.node.clone())).collect();
+        match primaries.is_empty() {
+            true => Err(Failure::NotSent(Some("no server of the cluster is known to have slots".into()))),
+            false => Ok(primaries),
         }
-        None
     }
 }
 
@@ -339,6 +355,7 @@ impl Shared {
             target,
             node,
             gated: AtomicBool::new(false),
+            uncovered: Mutex::default(),
             absence: Absence::default(),
             wanted: Mutex::new(Instant::now()),
             readers: Readers::default(),
@@ -387,30 +404,40 @@ impl Shared {
         Some(there)
     }
 
-    /// Asks all servers, and believes the one with the newest word, if it is not older than `floor` (`None`: than what was
-    /// believed before). Tells whether all is well.
-    async fn refresh(&self, floor: Option<u64>) -> bool {
+    /// Asks all servers, and believes the one with the newest word, if it is not older than what was believed before, or the
+    /// cluster may have been made anew and most say so. Tells whether all is well.
+    async fn refresh(&self, may_be_rebuilt: bool) -> bool {
         let members = self.members();
         let by = Instant::now() + ANSWER;
-        // Only its own word opens a gate, however late it comes.
-        let others = if members.iter().any(|member| member.gated.load(Ordering::Relaxed)) { ANSWER } else { OTHERS };
+        // Only its own word opens a gate, or gives it back a slot, however late it comes; and most are more than the first.
+        let all = may_be_rebuilt || members.iter().any(|member| member.is_to_be_heard());
+        let others = if all { ANSWER } else { OTHERS };
         let asked = members.iter().map(async |member| Some((member, member.view(by).await.ok()?)));
         let views = gather(others, asked).await;
         for (member, view) in &views {
             if view.ok {
                 member.gated.store(false, Ordering::Relaxed);
             }
+            *member.uncovered() = view.uncovered();
         }
         members.iter().for_each(|member| member.absence.looked(member.is_well()));
-        let views: Vec<_> = views.into_iter().map(|(_, view)| view).collect();
-        let best = newest(&views);
-        if let Some(view) = best.filter(|view| view.epoch >= floor.unwrap_or(self.table.load().epoch)) {
-            self.take_over(view);
+        let said: Vec<_> = views.into_iter().map(|(member, view)| (&member.address, view)).collect();
+        let best = newest(&said);
+        if let Some(view) = best {
+            let primaries: BTreeSet<_> = view.ranges.iter().map(|range| self.way.reached_at(&range.primary)).collect();
+            if counts(view, &primaries, &said, self.table.load().epoch, may_be_rebuilt) {
+                self.take_over(view);
+            } else if may_be_rebuilt {
+                // They may be others than before.
+                view.ranges.iter().for_each(|range| drop(self.announced(&range.primary)));
+            }
         }
         if best.is_none() && self.add_seeds().is_err() {
             return false;
         }
         let table = self.table.load();
+        self.lost.looked(table.primaries.iter().any(|primary| primary.is_well()));
+        self.unowned.looked(table.covers_all());
         best.is_some_and(|best| best.epoch >= table.epoch) && table.primaries.iter().all(|primary| primary.is_well())
     }
 
@@ -421,7 +448,9 @@ impl Shared {
         for range in &view.ranges {
             let replicas: Vec<_> = range.replicas.iter().filter_map(|replica| self.announced(replica)).collect();
             let Some(primary) = self.announced(&range.primary) else { continue };
-            (range.first..=range.last).for_each(|slot| table.set_owner(slot, &primary));
+            let uncovered = primary.uncovered();
+            let slots = (range.first..=range.last).filter(|slot| !uncovered.contains(slot));
+            slots.for_each(|slot| table.set_owner(slot, &primary));
             replicas.into_iter().for_each(|replica| table.add_replica(&primary, replica));
         }
         // The clock of a server that is still there stays: time must not jump with every table.
@@ -443,9 +472,6 @@ impl Shared {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         members.retain(|_, member| is_in(member) || stays(member));
         drop(members);
-        if old.primaries.is_empty() {
-            self.lost.over();
-        }
         self.table.store(Arc::new(table));
     }
 
@@ -453,17 +479,18 @@ impl Shared {
     async fn what_is_missing(&self) -> Error {
         let members = self.members();
         let (mut newest, mut refused): (Option<View>, _) = (None, None);
+        let age = |view: &View| (view.epoch, view.uncovered().len());
         let by = Instant::now() + ANSWER;
         for member in &members {
             match member.view(by).await {
-                Ok(view) if newest.as_ref().is_none_or(|newest| newest.epoch < view.epoch) => newest = Some(view),
+                Ok(view) if newest.as_ref().is_none_or(|newest| age(newest) < age(&view)) => newest = Some(view),
                 Err(Failure::Refused(word)) => refused = Some((word, &member.address)),
                 _ => {}
             }
         }
         let (kind, text) = match (newest, refused) {
-            (Some(view), _) if view.uncovered() > 0 => {
-                let uncovered = view.uncovered();
+            (Some(view), _) if !view.uncovered().is_empty() => {
+                let uncovered = view.uncovered().len();
                 let text = format!(
                     "the Redis Cluster does not cover its slots: {uncovered} of {SLOTS} belong to no server; \
                      `redis-cli --cluster fix` can mend that"
@@ -503,9 +530,22 @@ impl Shared {
 }
 
 /// The newest word of those that serve; of the same age, that of most.
-fn newest(views: &[View]) -> Option<&View> {
-    let votes = |view: &View| views.iter().filter(|other| other.epoch == view.epoch && other.agrees(view)).count();
-    views.iter().filter(|view| view.ok).max_by_key(|view| (view.epoch, votes(view)))
+fn newest<'a>(said: &'a [(&Address, View)]) -> Option<&'a View> {
+    let votes = |view: &View| said.iter().filter(|(_, other)| other.says_the_same(view)).count();
+    said.iter().map(|(_, view)| view).filter(|view| view.ok).max_by_key(|view| (view.epoch, votes(view)))
+}
+
+/// Whether a word counts: it is as new as what was believed before, or the cluster may have been made anew and most of the
+/// primaries that it names say the same. One that was cut off from the others does not know that they went on without it.
+fn counts(
+    view: &View,
+    primaries: &BTreeSet<Address>,
+    said: &[(&Address, View)],
+    believed: u64,
+    may_be_rebuilt: bool,
+) -> bool {
+    let same = || said.iter().filter(|(who, said)| primaries.contains(*who) && said.ok && said.says_the_same(view));
+    view.epoch >= believed || may_be_rebuilt && same().count() * 2 > primaries.len()
 }
 
 /// Looks after the table for ever.
@@ -514,8 +554,7 @@ async fn look_after(shared: Arc<Shared>) {
     loop {
         let ill = ill_since.map(|since| since.elapsed());
         // A cluster that was made anew begins at a low epoch.
-        let floor = ill.filter(|ill| *ill > REBUILT).map(|_| 0);
-        let well = shared.refresh(floor).await;
+        let well = shared.refresh(ill.is_some_and(|ill| ill > REBUILT)).await;
         let every = match ill {
             _ if well => EVERY,
             Some(ill) if ill >= LONG => LATER,
@@ -550,4 +589,73 @@ async fn compare_replicas(shared: Arc<Shared>) {
 async fn check_seeds(way: &Way, settings: &Settings) -> Result<(), Error> {
     let targets = way.seeds.iter().map(|seed| way.target.at(seed)).collect::<Result<Vec<_>, _>>()?;
     any(targets.iter().map(|target| probe(target, settings, "TIME"))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slots::Range;
+    use super::*;
+
+    fn at(port: u16) -> Address {
+        Address::new("h", port)
+    }
+
+    /// Who says what: a server, whether it serves, its epoch, and the primaries of three parts of the slots.
+    fn said(all: &[(u16, bool, u64, [u16; 3])]) -> Vec<(Address, View)> {
+        let range = |(part, port): (u16, &u16)| {
+            let (first, last) = (part * 5000, part * 5000 + 4999);
+            Range { first, last, primary: at(*port), replicas: Vec::new() }
+        };
+        let view = |(who, ok, epoch, primaries): &(u16, bool, u64, [u16; 3])| {
+            let ranges = (0..).zip(primaries).map(range).collect();
+            (at(*who), View { ok: *ok, epoch: *epoch, ranges })
+        };
+        all.iter().map(view).collect()
+    }
+
+    fn by(said: &[(Address, View)]) -> Vec<(&Address, View)> {
+        said.iter().map(|(who, view)| (who, view.clone())).collect()
+    }
+
+    #[test]
+    fn the_newest_word_of_those_that_serve_counts_and_of_the_same_age_that_of_most() {
+        const OLD: [u16; 3] = [1, 2, 3];
+        const NEW: [u16; 3] = [4, 2, 3];
+        let table: [(&[_], Option<(u64, u16)>); 6] = [
+            (&[(1, true, 7, OLD), (2, true, 8, NEW), (3, true, 7, OLD)], Some((8, 4))),
+            (&[(2, true, 8, NEW), (1, true, 7, OLD)], Some((8, 4))),
+            (&[(1, true, 8, OLD), (2, true, 8, NEW), (3, true, 8, NEW)], Some((8, 4))),
+            (&[(2, true, 8, NEW), (3, true, 8, NEW), (1, true, 8, OLD)], Some((8, 4))),
+            // One that serves nobody was perhaps cut off.
+            (&[(1, false, 9, OLD), (2, true, 8, NEW)], Some((8, 4))),
+            (&[(1, false, 9, OLD)], None),
+        ];
+        for (words, wanted) in table {
+            let said = said(words);
+            let by = by(&said);
+            let found = newest(&by).map(|view| (view.epoch, view.ranges[0].primary.port));
+            assert_eq!(found, wanted, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn an_older_word_counts_only_if_the_cluster_may_be_made_anew_and_most_of_its_primaries_say_so() {
+        const ALL: [u16; 3] = [1, 2, 3];
+        let table: [(&[_], bool); 7] = [
+            (&[(1, true, 3, ALL), (2, true, 3, ALL), (3, true, 3, ALL)], true),
+            (&[(1, true, 3, ALL), (2, true, 3, ALL)], true),
+            (&[(1, true, 3, ALL)], false),
+            // Its replicas are cut off with it.
+            (&[(1, true, 3, ALL), (7, true, 3, ALL), (8, true, 3, ALL)], false),
+            (&[(1, true, 3, ALL), (2, true, 2, ALL)], false),
+            (&[(1, true, 3, ALL), (2, true, 3, [1, 2, 4])], false),
+            (&[(1, true, 3, ALL), (2, false, 3, ALL)], false),
+        ];
+        for (words, of_most) in table {
+            let said = said(words);
+            let counts = |believed, rebuilt| counts(&said[0].1, &ALL.map(at).into(), &by(&said), believed, rebuilt);
+            assert_eq!(counts(4, true), of_most, "{words:?}");
+            assert!(counts(3, false) && counts(2, false) && !counts(4, false), "{words:?}");
+        }
+    }
 }

@@ -34,7 +34,8 @@ const HUNT_EVERY: Duration = Duration::from_millis(10);
 const HUNT: Duration = Duration::from_secs(3);
 /// For how long a promoted server is believed against the Sentinels' older word.
 const PROVISIONAL: Duration = Duration::from_secs(3);
-/// After so long of naming others than before, the Sentinels are believed whatever their epoch: their memory was made anew.
+/// After so long of naming others than before, most of the Sentinels are believed whatever their epoch: their memory was made
+/// anew.
 const REMADE: Duration = Duration::from_secs(15);
 /// What Sentinels tell that changes the way, or soon will.
 const CHANNELS: [&str; 6] = [
@@ -84,6 +85,11 @@ struct State {
 }
 
 impl State {
+    /// Whether the Sentinels' memory may have been made anew.
+    fn may_be_remade(&self) -> bool {
+        self.disagreed.is_some_and(|since| since.elapsed() > REMADE)
+    }
+
     /// Unless a promoted server was found already: the old primary calls itself one for a while yet.
     fn begin_to_hunt(&mut self) {
         if self.provisional.is_none() {
@@ -327,19 +333,18 @@ impl Shared {
             views.iter().flat_map(|view| &view.replicas).filter_map(|replica| self.server(replica)).collect();
         let candidates = candidates(&views);
         let mut agreed = candidates.is_empty();
-        for (epoch, address) in candidates {
+        for candidate in candidates {
             let older = {
                 let mut state = self.state();
-                if state.disagreed.is_some_and(|since| since.elapsed() > REMADE) {
-                    state.epoch = 0;
-                }
                 state.provisional = state.provisional.filter(|(until, _)| Instant::now() < *until);
-                epoch < state.epoch || state.provisional.is_some_and(|(_, against)| epoch <= against)
+                let remade = state.may_be_remade() && candidate.is_of_most(state.sentinels.len());
+                candidate.epoch < state.epoch && !remade
+                    || state.provisional.is_some_and(|(_, against)| candidate.epoch <= against)
             };
-            let Some(server) = (!older).then(|| self.server(&address)).flatten() else { continue };
+            let Some(server) = (!older).then(|| self.server(&candidate.primary)).flatten() else { continue };
             // A dead one is not waited for: it has not become the primary.
             if server.node.is_well() && is_primary(&server.node).await {
-                self.go_to(&server, epoch);
+                self.go_to(&server, candidate.epoch);
                 agreed = true;
                 break;
             }
@@ -438,9 +443,14 @@ impl Shared {
     }
 
     async fn views(&self) -> Vec<View> {
-        let sentinels: Vec<_> = self.state().sentinels.values().cloned().collect();
+        let (sentinels, others): (Vec<_>, _) = {
+            let state = self.state();
+            // Where most must say the same, each of them is waited for.
+            let others = if state.may_be_remade() { ANSWER } else { OTHERS };
+            (state.sentinels.values().cloned().collect(), others)
+        };
         let by = Instant::now() + ANSWER;
-        gather(OTHERS, sentinels.iter().map(async |sentinel| sentinel.view(&self.name, by).await.ok())).await
+        gather(others, sentinels.iter().map(async |sentinel| sentinel.view(&self.name, by).await.ok())).await
     }
 
     /// Why there is no primary at start.
@@ -540,15 +550,33 @@ fn addresses(reply: Reply) -> Option<Vec<Address>> {
     Some(servers.into_iter().filter_map(address).collect())
 }
 
+/// A primary that Sentinels name.
+#[derive(Debug, PartialEq, Eq)]
+struct Candidate {
+    epoch: u64,
+    primary: Address,
+    /// How many of them say so.
+    votes: usize,
+}
+
+impl Candidate {
+    /// Whether most of the Sentinels that are known name it. A few may have been cut off from the others, with an old primary.
+    fn is_of_most(&self, known: usize) -> bool {
+        self.votes * 2 > known
+    }
+}
+
 /// What the Sentinels name, the newest word first, and of the same age that of most.
-fn candidates(views: &[View]) -> Vec<(u64, Address)> {
+fn candidates(views: &[View]) -> Vec<Candidate> {
     let mut votes: BTreeMap<(u64, &Address), usize> = BTreeMap::new();
     for view in views {
         *votes.entry((view.epoch, &view.primary)).or_default() += 1;
     }
-    let mut votes: Vec<_> = votes.into_iter().collect();
-    votes.sort_by_key(|((epoch, _), votes)| std::cmp::Reverse((*epoch, *votes)));
-    votes.into_iter().map(|((epoch, address), _)| (epoch, address.clone())).collect()
+    let candidate =
+        |((epoch, primary), votes): ((u64, &Address), usize)| Candidate { epoch, primary: primary.clone(), votes };
+    let mut candidates: Vec<_> = votes.into_iter().map(candidate).collect();
+    candidates.sort_by_key(|candidate| std::cmp::Reverse((candidate.epoch, candidate.votes)));
+    candidates
 }
 
 /// Whether a message is about the primary of this name: `<name> …`, or `master <name> …`, or `… @ <name> …`.
@@ -627,9 +655,19 @@ mod tests {
     #[test]
     fn the_newest_word_counts_and_of_the_same_age_that_of_most() {
         let views = [view(1, 7), view(2, 8), view(3, 7), view(3, 7)];
-        let ports: Vec<_> = candidates(&views).into_iter().map(|(epoch, address)| (epoch, address.port)).collect();
-        assert_eq!(ports, [(8, 2), (7, 3), (7, 1)]);
+        let found = |candidate: Candidate| (candidate.epoch, candidate.primary.port, candidate.votes);
+        let found: Vec<_> = candidates(&views).into_iter().map(found).collect();
+        assert_eq!(found, [(8, 2, 1), (7, 3, 2), (7, 1, 1)]);
         assert!(candidates(&[]).is_empty());
+    }
+
+    #[test]
+    fn an_older_word_is_that_of_a_memory_that_was_made_anew_if_most_of_those_that_are_known_say_so() {
+        let table = [(1, 1, true), (1, 2, false), (2, 3, true), (1, 3, false), (2, 4, false), (3, 5, true)];
+        for (votes, known, wanted) in table {
+            let candidate = Candidate { epoch: 0, primary: Address::new("h", 1), votes };
+            assert_eq!(candidate.is_of_most(known), wanted, "{votes} of {known}");
+        }
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What a server of a cluster says of it: whether it is well, how new its word is, and who has which slots.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::server::{Failure, Reply};
 use crate::target::Address;
 
 /// How many slots a cluster has.
-pub(crate) const SLOTS: usize = 16_384;
+pub(crate) const SLOTS: usize = END as usize;
+const END: u16 = 16_384;
 
 /// One server's view of its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,18 +44,23 @@ impl View {
         Ok(Self { ok: field("cluster_state") == Some("ok"), epoch, ranges })
     }
 
-    /// Whether both name the same primaries.
-    pub(crate) fn agrees(&self, other: &Self) -> bool {
+    /// Whether both are as new, and name the same primaries.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         let owners = |view: &'_ Self| -> Vec<_> {
             view.ranges.iter().map(|range| (range.first, range.last, range.primary.clone())).collect()
         };
-        owners(self) == owners(other)
+        self.epoch == other.epoch && owners(self) == owners(other)
     }
 
-    /// How many slots nobody has.
-    pub(crate) fn uncovered(&self) -> usize {
-        let covered = self.ranges.iter().map(|range| usize::from(range.last - range.first) + 1).sum();
-        SLOTS.saturating_sub(covered)
+    /// The slots that nobody has.
+    pub(crate) fn uncovered(&self) -> BTreeSet<u16> {
+        let (mut uncovered, mut next) = (BTreeSet::new(), 0);
+        for range in &self.ranges {
+            uncovered.extend(next..range.first);
+            next = next.max(range.last + 1);
+        }
+        uncovered.extend(next..END);
+        uncovered
     }
 }
 
@@ -121,7 +129,7 @@ mod tests {
             slots(10, 16_383, vec![server(Reply::Nothing, 9), server(text(""), 9), server(text("?"), 9)]),
         ]);
         let view = View::read(&info(), all, &asked()).unwrap();
-        assert!(view.ok && view.epoch == 7 && view.uncovered() == 0);
+        assert!(view.ok && view.epoch == 7 && view.uncovered().is_empty());
         assert_eq!((view.ranges[0].first, view.ranges[0].last), (0, 9));
         assert_eq!(view.ranges[0].primary, Address::new("10.0.0.1", 7));
         assert_eq!(view.ranges[0].replicas[0].to_string(), "[fd00::2]:8");
@@ -130,10 +138,11 @@ mod tests {
         let unknown =
             Reply::List(vec![slots(0, 5, vec![server(text("?"), 7)]), slots(6, 9, vec![server(text("h"), 7)])]);
         let view = View::read(&info(), unknown, &asked()).unwrap();
-        assert_eq!((view.ranges.len(), view.uncovered()), (1, SLOTS - 4));
+        assert_eq!((view.ranges.len(), view.uncovered().len()), (1, SLOTS - 4));
+        assert!(view.uncovered().contains(&5) && !view.uncovered().contains(&6));
         let failed = text("cluster_state:fail\r\ncluster_current_epoch:7");
         let view = View::read(&failed, Reply::List(vec![]), &asked()).unwrap();
-        assert!(!view.ok && view.uncovered() == SLOTS);
+        assert!(!view.ok && view.uncovered().len() == SLOTS);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis_session_core::{Ended, PageMark, Store, Stored};
@@ -64,6 +64,36 @@ async fn one_seed_is_enough_and_a_walk_over_all_sessions_sees_each_once() {
     assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), born);
     let mark = Some(PageMark("no mark".to_owned()));
     assert!(store.page(&realm, mark).await.unwrap_err().is_config());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_misses_nothing_of_a_server_that_gets_a_slot_meanwhile() {
+    let cluster = Cluster::options().replicas(0).start();
+    let store = patient(&cluster.url()).await;
+    let visitors = visitors(&cluster, 5);
+    for visitor in &visitors {
+        visitor.born(&store, &[]).await;
+    }
+    let realm = "main".into();
+    let (mut found, mut pages) = (BTreeSet::new(), 0);
+    let mut next = Some(None);
+    while let Some(from) = next {
+        let page = store.page(&realm, from).await.unwrap();
+        found.extend(page.sessions.iter().map(|session| session.to_text()));
+        next = page.next.map(Some);
+        pages += 1;
+        if pages == 1 {
+            // Those of the first server were found. A slot of it goes to the last one.
+            let of_first = visitors.iter().find(|visitor| found.contains(&visitor.key.to_text())).unwrap();
+            let first = cluster.primary_of(&of_first.name()).port();
+            let slot = cluster.slot_of(&of_first.name());
+            let last = cluster.nodes().iter().rfind(|node| node.port() != first).unwrap();
+            cluster.move_slot(slot, last);
+            assert!(store.load(&of_first.key).await.unwrap().is_some());
+        }
+    }
+    let missed: Vec<_> = visitors.iter().filter(|visitor| !found.contains(&visitor.key.to_text())).collect();
+    assert!(missed.is_empty(), "{} of {} were not found", missed.len(), visitors.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,6 +182,105 @@ async fn a_slot_on_its_way_is_served_from_both_sides() {
             assert!(matches!(store.load(&visitor.key).await.unwrap(), Some(Stored::Record(_))));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_its_owner_does_not_know_of_takes_no_other_with_it() {
+    let cluster = Cluster::options().replicas(0).without_full_coverage().start();
+    let store =
+        RedisStore::options(&cluster.url()).deadline(SECOND).connect_deadline(SECOND * 10).connect().await.unwrap();
+    let visitors = visitors(&cluster, 3);
+    let (lost, others) = visitors.split_first().unwrap();
+    lost.born(&store, &[]).await;
+    let (owner, slot) = (cluster.primary_of(&lost.name()), cluster.slot_of(&lost.name()).to_string());
+    let load = Load::start(&store, others, Duration::from_millis(4)).await;
+    owner.run(&["CLUSTER", "DELSLOTS", &slot]);
+    let refusals = || {
+        let info = owner.run(&["INFO", "errorstats"]).text();
+        let count = info.lines().find_map(|line| line.strip_prefix("errorstat_CLUSTERDOWN:count="));
+        count.map_or(0, |count| count.trim().parse::<u32>().unwrap())
+    };
+    let (before, begun) = (refusals(), Instant::now());
+    let mut asked = 0;
+    while begun.elapsed() < SECOND * 3 {
+        assert!(store.load(&lost.key).await.unwrap_err().is_unavailable());
+        asked += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let refused = refusals() - before;
+    let others_say = cluster.nodes().iter().filter(|node| node.port() != owner.port()).all(|node| {
+        let refusal = node.command(&["HGETALL", &lost.name()]);
+        refusal.error().is_some_and(|error| error.starts_with(&format!("MOVED {slot} ")))
+    });
+    assert!(others_say, "the other servers go on naming the owner");
+    println!(
+        "a slot that its owner has dropped, asked for {asked} times in three seconds: its owner was asked {refused} times"
+    );
+    assert!(refused <= 2, "{refused}");
+    owner.run(&["CLUSTER", "ADDSLOTS", &slot]);
+    until("the slot", async || store.load(&lost.key).await.is_ok()).await;
+    let errors: Vec<_> = load.end().await.into_iter().flat_map(|(seen, _)| seen.errors).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_moments_of_each_outage_are_waited_out() {
+    let cluster = Cluster::options().primaries(1).replicas(0).start();
+    let deadline = Duration::from_millis(600);
+    let store =
+        RedisStore::options(&cluster.url()).deadline(deadline).connect_deadline(SECOND * 10).connect().await.unwrap();
+    for outage in ["the first one", "the second one", "the third one"] {
+        cluster.nodes()[0].kill();
+        let begun = Instant::now();
+        // Whoever has sent something is told that its connection was lost, or gets no answer.
+        let waited = loop {
+            match store.ping().await {
+                Err(error) if error.to_string().contains("not connected") => break begun.elapsed(),
+                Err(error) => assert!(error.is_unavailable(), "{error}"),
+                Ok(_) => {}
+            }
+        };
+        let begun = Instant::now();
+        assert!(store.ping().await.is_err() && begun.elapsed() < deadline / 3, "{outage}: {:?}", begun.elapsed());
+        assert!(waited > deadline / 2, "{outage}: {waited:?}");
+        cluster.nodes()[0].restart();
+        until("the store is back", async || store.ping().await.is_ok()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_a_slot_is_on_its_way_to_is_waited_for_until_it_is_connected() {
+    let cluster = Cluster::options().primaries(2).replicas(0).start();
+    let proxy = Proxy::start(cluster.nodes()[1].address());
+    let (of_node, of_proxy) = (cluster.nodes()[1].port(), proxy.port());
+    let store = RedisStore::options(&format!("redis-cluster://127.0.0.1:{}", cluster.nodes()[0].port()))
+        .map_address(move |host, port| (host.to_owned(), if port == of_node { of_proxy } else { port }))
+        .deadline(SECOND * 3)
+        .connect_deadline(SECOND * 10)
+        .connect()
+        .await
+        .unwrap();
+    let visitor = loop {
+        let visitor = Visitor::new();
+        if cluster.primary_of(&visitor.name()).port() == cluster.nodes()[0].port() {
+            break visitor;
+        }
+    };
+    let moving = cluster.begin_move(cluster.slot_of(&visitor.name()), &cluster.nodes()[1]);
+    // Its connection is lost, and the next one comes about later than after five tries.
+    let away = Duration::from_millis(300);
+    proxy.lead_to(([127, 0, 0, 1], 1));
+    // Until the client knows of it, a command waits in it for the next one.
+    tokio::time::sleep(away / 3).await;
+    let comes_back = async {
+        tokio::time::sleep(away).await;
+        proxy.lead_to(cluster.nodes()[1].address());
+    };
+    let begun = Instant::now();
+    let (answer, ()) = tokio::join!(store.load(&visitor.key), comes_back);
+    println!("a slot on its way to a server that was away for {away:?}: served after {:?}", begun.elapsed());
+    assert!(answer.unwrap().is_none());
+    moving.finish();
 }
 
 /// So it is by TLS, for one, where a connection takes a while.
@@ -522,6 +651,108 @@ async fn a_primary_that_goes_takes_nobody_else_with_it_and_its_sessions_are_back
         assert!(back.saturating_duration_since(truth) < Duration::from_millis(100 + 900));
         assert!(slowest < deadline + Duration::from_millis(750), "{slowest:?}");
     }
+}
+
+/// A plain connection to a server, on which a write is tried again and again that changes nothing.
+struct Probe {
+    stop: Arc<AtomicBool>,
+    /// When the server said `CLUSTERDOWN` for the first time, and for the last.
+    refused: std::thread::JoinHandle<Option<(Instant, Instant)>>,
+}
+
+impl Probe {
+    fn start(cluster: &Arc<Cluster>, port: u16, key: String) -> Self {
+        let (stop, cluster) = (Arc::new(AtomicBool::new(false)), cluster.clone());
+        let stopped = stop.clone();
+        let refused = std::thread::spawn(move || {
+            let server = cluster.nodes().iter().find(|node| node.port() == port).unwrap();
+            let mut refused: Option<(Instant, Instant)> = None;
+            while !stopped.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                let answer = server.command(&["HDEL", &key, "no such field"]);
+                if answer.error().is_some_and(|error| error.starts_with("CLUSTERDOWN")) {
+                    refused = Some((refused.map_or(asked, |(first, _)| first), Instant::now()));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            refused
+        });
+        Self { stop, refused }
+    }
+
+    fn end(self) -> Option<(Instant, Instant)> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.refused.join().unwrap()
+    }
+}
+
+/// As Redis has it by default: while slots have no server, nobody serves any.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_cluster_serves_all_slots_or_none_others_are_refused_as_long_as_their_servers_refuse_and_no_longer() {
+    let cluster = Arc::new(Cluster::options().node_timeout(SECOND).start());
+    let deadline = Duration::from_millis(400);
+    let store =
+        RedisStore::options(&cluster.url()).deadline(deadline).connect_deadline(SECOND * 10).connect().await.unwrap();
+    let visitors = visitors(&cluster, 3);
+    let victim = cluster.primary_of(&visitors[0].name());
+    let (of_victim, others): (Vec<_>, Vec<_>) =
+        visitors.iter().partition(|visitor| cluster.primary_of(&visitor.name()).port() == victim.port());
+    let of_victim: BTreeSet<_> = of_victim.into_iter().map(|visitor| visitor.name()).collect();
+    let probes: Vec<_> = others
+        .iter()
+        .map(|visitor| (cluster.primary_of(&visitor.name()).port(), visitor.name()))
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .map(|(port, key)| Probe::start(&cluster, port, key))
+        .collect();
+    let load = Load::start(&store, &visitors, Duration::from_millis(4)).await;
+    load.goes_on(500).await;
+    let gone = Instant::now();
+    victim.kill();
+    let truth = watch_truth(&cluster, visitors[0].name(), victim.port());
+    cluster.wait_for_new_primary(&visitors[0].name(), victim);
+    let truth = truth.join().unwrap();
+    load.goes_on(1000).await;
+    let refused: Vec<_> = probes.into_iter().filter_map(Probe::end).collect();
+    let first = refused.iter().map(|(first, _)| *first).min().expect("they refuse by default");
+    let last = refused.iter().map(|(_, last)| *last).max().unwrap();
+
+    let (mut errors, mut back_others, mut back_victim, mut slowest) = (Vec::new(), gone, gone, Duration::ZERO);
+    for (seen, lost) in load.end().await {
+        slowest = slowest.max(seen.slowest);
+        match of_victim.contains(&seen.visitor.name()) {
+            true => back_victim = back_victim.max(seen.gap.1),
+            false => {
+                assert_eq!(lost, 0, "of a server that did not go");
+                back_others = back_others.max(seen.gap.1);
+                errors.extend(seen.errors);
+            }
+        }
+    }
+    let since = |at: Instant| at.saturating_duration_since(gone).as_millis();
+    let sent = |at: Option<&(Instant, redis_session_core::Error)>| at.map(|(sent, _)| since(*sent));
+    println!(
+        "a primary killed, full coverage: the other servers said CLUSTERDOWN from {} to {} ms; {} errors of their sessions, \
+         of operations begun from {:?} to {:?} ms, the last of them served {} ms after the last refusal; the shard took \
+         writes after {} ms, the last of its tasks was served {} ms later; slowest answer {slowest:?}",
+        since(first),
+        since(last),
+        errors.len(),
+        sent(errors.iter().min_by_key(|(sent, _)| *sent)),
+        sent(errors.iter().max_by_key(|(sent, _)| *sent)),
+        back_others.saturating_duration_since(last).as_millis(),
+        since(truth),
+        back_victim.saturating_duration_since(truth).as_millis(),
+    );
+    // What a busy machine may add, and once in a while a look at the servers and the time to connect again.
+    let slack = SECOND;
+    for (sent, error) in &errors {
+        assert!(*sent + deadline >= first && *sent <= last + slack, "{error:?} at {} ms", since(*sent));
+    }
+    assert!(
+        back_others.saturating_duration_since(last) < slack && back_victim.saturating_duration_since(truth) < slack
+    );
+    assert!(slowest < deadline + Duration::from_millis(750), "{slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

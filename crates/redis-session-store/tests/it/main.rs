@@ -19,6 +19,7 @@ mod records;
 mod replicas;
 mod security;
 mod sentinel;
+mod single;
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use redis_session_core::{Error, Kind, Saved, Store, Stored};
+use redis_session_core::{Error, Kind, Replication, Save, Saved, Store, Stored};
 use redis_session_store::RedisStore;
 use redis_session_testkit::{Action, Proxy, RedisServer};
 
@@ -150,6 +150,75 @@ async fn r85_a_connection_whose_replies_shift_serves_nobodys_record_and_is_remad
         // Only what was put in without a name of its own passed for nothing.
         assert!(empty <= 1, "{what}: {empty}");
     }
+}
+
+/// A write that waits for replicas, though there are none.
+async fn saved_durably(store: &RedisStore, visitor: &Visitor, save: &Save) -> Result<Saved, Error> {
+    let wait = Replication { replicas: 0, within: Duration::from_millis(1) };
+    store.save_durably(&visitor.key, save, wait).await.map(|waited| waited.outcome)
+}
+
+/// What `save.lua` answers, as bytes.
+fn reply_of_save(name: &str) -> Vec<u8> {
+    format!("*4\r\n${}\r\n{name}\r\n$5\r\nsaved\r\n:1800000000000\r\n$0\r\n\r\n", name.len()).into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r85_a_connection_to_wait_on_whose_replies_shift_or_are_anothers_is_not_used_again() {
+    let table = [
+        ("a wait's reply too many", "WAIT", Action::AnswerAndShift(b":0\r\n".to_vec())),
+        ("a reply to another's write", "EVALSHA", Action::Answer(reply_of_save(&Visitor::new().name()))),
+    ];
+    for (what, command, action) in table {
+        let behind = Behind::start();
+        let store = behind.store().await;
+        let visitor = Visitor::new();
+        let save = visitor.merge(visitor.born(&store, &[]).await, set("n", "1"));
+        // The script is known to Redis, so that each write is one command, and there is a connection.
+        saved_durably(&store, &visitor, &save).await.unwrap();
+        let connections = behind.proxy.connections();
+        behind.proxy.fault_next(command, action);
+        let (mut saves, mut error) = (0, None);
+        while error.is_none() {
+            error = saved_durably(&store, &visitor, &save).await.err();
+            saves += 1;
+            assert!(saves < 3, "{what}: no error");
+        }
+        assert!(error.is_some_and(|error| error.is_corrupt()), "{what}");
+        for _ in 0..3 {
+            assert!(matches!(saved_durably(&store, &visitor, &save).await.unwrap(), Saved::Saved { .. }), "{what}");
+        }
+        assert_eq!(behind.proxy.connections(), connections + 1, "{what}: another one, which is kept");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r85_a_connection_to_wait_on_that_is_in_use_when_another_is_doubted_is_not_used_again() {
+    let behind = Behind::start();
+    let store = behind.store().await;
+    let (one, other) = (Visitor::new(), Visitor::new());
+    let save = |visitor: &Visitor, base| visitor.merge(base, set("n", "1"));
+    let (of_one, of_other) = (save(&one, one.born(&store, &[]).await), save(&other, other.born(&store, &[]).await));
+    saved_durably(&store, &one, &of_one).await.unwrap();
+    let (anothers, name, mut first) = (reply_of_save(&Visitor::new().name()), other.name(), true);
+    behind.proxy.fault(move |command| match command.name() {
+        "WAIT" if std::mem::take(&mut first) => Action::HoldThenSend { after: Duration::MAX, cut: false },
+        "EVALSHA" if command.has(&name) => Action::Answer(anothers.clone()),
+        _ => Action::Pass,
+    });
+    let doubt = async {
+        behind.proxy.until_held(1).await;
+        let error = saved_durably(&store, &other, &of_other).await.unwrap_err();
+        assert!(error.is_corrupt(), "{error:?}");
+        behind.proxy.release();
+    };
+    let (held, ()) = tokio::join!(saved_durably(&store, &one, &of_one), doubt);
+    assert!(matches!(held.unwrap(), Saved::Saved { .. }));
+    let connections = behind.proxy.connections();
+    for _ in 0..3 {
+        saved_durably(&store, &one, &of_one).await.unwrap();
+    }
+    assert_eq!(behind.proxy.connections(), connections + 1, "another one, which is kept");
 }
 
 /// What Redis says of a record, as bytes.
