@@ -17,6 +17,7 @@ use redis_session::{
 use redis_session_core::{Error as CoreError, Random, SessionId};
 use redis_session_testkit::{Browser, Page, RedisServer};
 
+use crate::visitor::{Place, Visitor};
 use crate::watched::{Calls, Seen, Watched, forged, patient};
 
 const NAME: &str = "__Host-id";
@@ -105,6 +106,35 @@ async fn r02_a_generator_that_fails_at_a_rotation_leaves_the_session_as_it_was()
         assert_eq!((page.status.as_u16(), page.set_cookies().len()), (500, 0), "{path}");
     }
     assert_eq!(browser.get("/").await.body, "alive");
+}
+
+#[tokio::test]
+async fn r101_who_comes_while_the_key_is_changed_stays_and_with_the_old_key_goes_who_has_no_new_cookie() {
+    let (old, new): ([u8; 32], [u8; 32]) = (Random::system().array().unwrap(), Random::system().array().unwrap());
+    let store = Watched::new();
+    let server = |keys: Result<KeyRing, CoreError>| RedisSessionLayer::with_store(store.clone(), keys.unwrap());
+    let user = async |visitor: &Visitor| visitor.visit(async |session| session.user::<String>()).await;
+    let signed_by = |visitor: &Visitor| visitor.cookie().unwrap()[..6].to_owned();
+    let before = Place::around(server(KeyRing::new(old)), None);
+    let (ada, bob) = (before.visitor(), before.visitor());
+    for (visitor, name) in [(&ada, "ada"), (&bob, "bob")] {
+        visitor.visit(async |session| session.log_in(name).await).await;
+    }
+    let (cookie, old_key) = (ada.cookie(), signed_by(&ada));
+
+    let both = server(KeyRing::new(new).and_then(|keys| keys.previous(old)));
+    let (ada, bob) = (ada.before(&both), bob.before(&both));
+    ada.visit(async |session| session.insert("cart", &["tea"])).await;
+    assert_eq!((user(&ada).await.as_deref(), user(&bob).await.as_deref()), (Some("ada"), Some("bob")));
+    assert_eq!(ada.cookie(), cookie, "it is signed anew only when it is sent anyway");
+    ada.visit(async |session| session.rotate().await).await;
+    assert_ne!(signed_by(&ada), old_key);
+
+    let after = server(KeyRing::new(new));
+    let (ada, bob) = (ada.before(&after), bob.before(&after));
+    assert_eq!((user(&ada).await.as_deref(), user(&bob).await), (Some("ada"), None));
+    bob.visit(async |session| session.log_in("bob").await).await;
+    assert_eq!((signed_by(&bob), user(&bob).await.as_deref()), (signed_by(&ada), Some("bob")));
 }
 
 #[tokio::test]
