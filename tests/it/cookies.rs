@@ -17,7 +17,7 @@ use redis_session::{
 use redis_session_core::{Error as CoreError, Random, SessionId};
 use redis_session_testkit::{Browser, Page, RedisServer};
 
-use crate::visitor::{Place, Visitor};
+use crate::visitor::{Place, Visitor, on_both_stores};
 use crate::watched::{Calls, Seen, Watched, forged, patient};
 
 const NAME: &str = "__Host-id";
@@ -106,6 +106,51 @@ async fn r02_a_generator_that_fails_at_a_rotation_leaves_the_session_as_it_was()
         assert_eq!((page.status.as_u16(), page.set_cookies().len()), (500, 0), "{path}");
     }
     assert_eq!(browser.get("/").await.body, "alive");
+}
+
+/// A generator whose first so many ids are one and the same. Versions of records differ.
+fn repeats_ids(times: usize) -> Random {
+    let left = AtomicUsize::new(2 * times);
+    Random::scripted(move |bytes| {
+        let half_of_an_id = bytes.len() == 16;
+        if half_of_an_id && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            bytes.fill(7);
+            return Ok(());
+        }
+        Random::system().array::<16>().map(|random| bytes.copy_from_slice(&random[..bytes.len()]))
+    })
+}
+
+#[tokio::test]
+async fn r05_where_the_generator_repeats_an_id_its_session_stays_whole_and_nobody_else_gets_it() {
+    on_both_stores(async |place| {
+        let server = |repeats| place.layer.clone().random(repeats_ids(repeats));
+        let (stuck, once) = (server(usize::MAX / 2), || server(1));
+        let ada = place.visitor().before(&stuck);
+        ada.visit(async |session| session.insert("cart", &["tea"])).await;
+        let adas = (ada.cookie(), ada.fields().await);
+        let begins = async |session: Session| session.insert("cart", &["poison"]);
+        let logs_in = |user| async move |session: Session| session.log_in(user).await;
+
+        for answer in [
+            place.visitor().before(&stuck).try_visit(begins).await,
+            place.visitor().before(&stuck).try_visit(logs_in("bob")).await,
+        ] {
+            assert_eq!((answer.page.status.as_u16(), answer.page.set_cookies().len()), (500, 0));
+            assert!(answer.error.unwrap().to_string().contains("the same ids again and again"));
+        }
+        assert!(place.layer.sessions().list("bob").await.unwrap().is_empty());
+        place.layer.sessions().revoke_all("bob").await.unwrap();
+        assert_eq!((ada.cookie(), ada.fields().await), adas);
+
+        // The next id is another one.
+        let (begun, logged_in) = (place.visitor().before(&once()), place.visitor().before(&once()));
+        begun.visit(begins).await;
+        logged_in.visit(logs_in("carl")).await;
+        assert_eq!(logged_in.visit(async |session| session.user::<String>()).await.as_deref(), Some("carl"));
+        assert_eq!((ada.cookie(), ada.fields().await), adas);
+    })
+    .await;
 }
 
 #[tokio::test]
