@@ -1,4 +1,4 @@
-//! A counter and a small cart: `cargo run --example quickstart`. In memory, or in Redis when `REDIS_URL` is set.
+//! A counter and a small cart: `cargo run --example quickstart`. In memory, or in Redis and behind HTTPS when `REDIS_URL` is set.
 #![allow(clippy::print_stdout)]
 
 use axum::{Form, Router, response::Redirect, routing::get};
@@ -35,10 +35,10 @@ async fn add(mut visitor: Session<Visitor>, Form(item): Form<Item>) -> Result<Re
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sessions = match std::env::var("REDIS_URL") {
         Ok(url) => RedisSessionLayer::connect(&url, KeyRing::from_env("SESSION_KEY")?).await?,
-        Err(_) => RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?),
+        Err(_) => RedisSessionLayer::with_store(MemoryStore::new(), KeyRing::random()?)
+            .cookie(Cookie::insecure_for_development()), // plain HTTP on loopback only
     };
-    let sessions = sessions.cookie(Cookie::insecure_for_development()).check()?; // plain HTTP on loopback only
-    let app = Router::new().route("/", get(home).post(add)).layer(sessions);
+    let app = Router::new().route("/", get(home).post(add)).layer(sessions.check()?);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     eprintln!("http://{}", listener.local_addr()?);
     Ok(axum::serve(listener, app).await?)

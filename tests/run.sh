@@ -23,6 +23,8 @@ all() {
   local features
   features=$(gated | awk '$2 != "mutants" { print $1 "/" $2 }' | sort -u | paste -sd ,) || return
   cargo test --workspace --no-fail-fast --features "$features" || return
+  # Whether the benchmarks work; what they find is for `cargo bench`.
+  cargo test --package redis-session-workspace --bench http --bench timing || return
   # What a build without TLS refuses.
   cargo test --package redis-session-store --test it -- by_a_build_without_it || return
   # Apart, so that the tests before run what users get: with this feature, tests can take rules of the protocol out.

@@ -17,6 +17,7 @@ use redis_session::{
 use redis_session_core::{Error as CoreError, Random, SessionId};
 use redis_session_testkit::{Browser, Page, RedisServer};
 
+use crate::visitor::{Place, Visitor, on_both_stores};
 use crate::watched::{Calls, Seen, Watched, forged, patient};
 
 const NAME: &str = "__Host-id";
@@ -105,6 +106,80 @@ async fn r02_a_generator_that_fails_at_a_rotation_leaves_the_session_as_it_was()
         assert_eq!((page.status.as_u16(), page.set_cookies().len()), (500, 0), "{path}");
     }
     assert_eq!(browser.get("/").await.body, "alive");
+}
+
+/// A generator whose first so many ids are one and the same. Versions of records differ.
+fn repeats_ids(times: usize) -> Random {
+    let left = AtomicUsize::new(2 * times);
+    Random::scripted(move |bytes| {
+        let half_of_an_id = bytes.len() == 16;
+        if half_of_an_id && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            bytes.fill(7);
+            return Ok(());
+        }
+        Random::system().array::<16>().map(|random| bytes.copy_from_slice(&random[..bytes.len()]))
+    })
+}
+
+#[tokio::test]
+async fn r05_where_the_generator_repeats_an_id_its_session_stays_whole_and_nobody_else_gets_it() {
+    on_both_stores(async |place| {
+        let server = |repeats| place.layer.clone().random(repeats_ids(repeats));
+        let (stuck, once) = (server(usize::MAX / 2), || server(1));
+        let ada = place.visitor().before(&stuck);
+        ada.visit(async |session| session.insert("cart", &["tea"])).await;
+        let adas = (ada.cookie(), ada.fields().await);
+        let begins = async |session: Session| session.insert("cart", &["poison"]);
+        let logs_in = |user| async move |session: Session| session.log_in(user).await;
+
+        for answer in [
+            place.visitor().before(&stuck).try_visit(begins).await,
+            place.visitor().before(&stuck).try_visit(logs_in("bob")).await,
+        ] {
+            assert_eq!((answer.page.status.as_u16(), answer.page.set_cookies().len()), (500, 0));
+            assert!(answer.error.unwrap().to_string().contains("the same ids again and again"));
+        }
+        assert!(place.layer.sessions().list("bob").await.unwrap().is_empty());
+        place.layer.sessions().revoke_all("bob").await.unwrap();
+        assert_eq!((ada.cookie(), ada.fields().await), adas);
+
+        // The next id is another one.
+        let (begun, logged_in) = (place.visitor().before(&once()), place.visitor().before(&once()));
+        begun.visit(begins).await;
+        logged_in.visit(logs_in("carl")).await;
+        assert_eq!(logged_in.visit(async |session| session.user::<String>()).await.as_deref(), Some("carl"));
+        assert_eq!((ada.cookie(), ada.fields().await), adas);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn r101_who_comes_while_the_key_is_changed_stays_and_with_the_old_key_goes_who_has_no_new_cookie() {
+    let (old, new): ([u8; 32], [u8; 32]) = (Random::system().array().unwrap(), Random::system().array().unwrap());
+    let store = Watched::new();
+    let server = |keys: Result<KeyRing, CoreError>| RedisSessionLayer::with_store(store.clone(), keys.unwrap());
+    let user = async |visitor: &Visitor| visitor.visit(async |session| session.user::<String>()).await;
+    let signed_by = |visitor: &Visitor| visitor.cookie().unwrap()[..6].to_owned();
+    let before = Place::around(server(KeyRing::new(old)), None);
+    let (ada, bob) = (before.visitor(), before.visitor());
+    for (visitor, name) in [(&ada, "ada"), (&bob, "bob")] {
+        visitor.visit(async |session| session.log_in(name).await).await;
+    }
+    let (cookie, old_key) = (ada.cookie(), signed_by(&ada));
+
+    let both = server(KeyRing::new(new).and_then(|keys| keys.previous(old)));
+    let (ada, bob) = (ada.before(&both), bob.before(&both));
+    ada.visit(async |session| session.insert("cart", &["tea"])).await;
+    assert_eq!((user(&ada).await.as_deref(), user(&bob).await.as_deref()), (Some("ada"), Some("bob")));
+    assert_eq!(ada.cookie(), cookie, "it is signed anew only when it is sent anyway");
+    ada.visit(async |session| session.rotate().await).await;
+    assert_ne!(signed_by(&ada), old_key);
+
+    let after = server(KeyRing::new(new));
+    let (ada, bob) = (ada.before(&after), bob.before(&after));
+    assert_eq!((user(&ada).await.as_deref(), user(&bob).await), (Some("ada"), None));
+    bob.visit(async |session| session.log_in("bob").await).await;
+    assert_eq!((signed_by(&bob), user(&bob).await.as_deref()), (signed_by(&ada), Some("bob")));
 }
 
 #[tokio::test]

@@ -134,10 +134,8 @@ fn acts(random: &mut fastrand::Rng, next: &mut u64) -> Vec<Act> {
         acts.push(match random.u8(0..12) {
             0..4 => Act::Push(*next),
             4..6 => Act::Set(field, *next),
-            // Whether a removal changes anything depends on what its request knows when it is made. A rotation writes in any
-            // case, and may have learned from the writer before it in the queue, or not: so not both in one request.
-            6..8 if !acts.contains(&Act::Rotate) => Act::Remove(field),
-            6..10 if !acts.iter().any(|act| matches!(act, Act::Remove(_))) => Act::Rotate,
+            6..8 => Act::Remove(field),
+            8..10 => Act::Rotate,
             _ => Act::Destroy,
         });
     }

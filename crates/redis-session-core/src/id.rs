@@ -144,6 +144,10 @@ impl SessionKey {
         Self { realm: realm.clone(), find }
     }
 
+    pub(crate) fn realm(&self) -> &Arc<str> {
+        &self.realm
+    }
+
     /// This session in the list of its user's sessions.
     pub fn handle(&self) -> SessionHandle {
         SessionHandle(self.find)

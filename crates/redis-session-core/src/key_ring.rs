@@ -523,15 +523,21 @@ mod tests {
         }
     }
 
-    /// The crates say of their types whether dropping wipes them.
+    /// The crates say of their types whether dropping wipes them, and of ours, all that is in them is looked at.
     #[test]
     fn r105_keys_are_wiped_and_cannot_be_copied_serialised_or_shown() {
-        assert_impl_all!(Zeroizing<Vec<u8>>: ZeroizeOnDrop);
-        // What an HMAC keeps of its key is the state of two of these.
+        fn is_wiped(_: &impl ZeroizeOnDrop) {}
+        // What an HMAC keeps of its key is the state of two of these; of itself the crate does not say it.
         assert_impl_all!(Sha256: ZeroizeOnDrop);
+        fn is_of_wiped_states(_: &Hmac<Sha256>) {}
+        let ring = ring(1);
+        let Master(bytes) = &*ring.0[0];
+        is_wiped(bytes);
+        let SigningKey { id: _, begun, proofs, forms, names } = &ring.signer("main", "id").keys[0];
+        [begun, proofs, forms, names].into_iter().for_each(is_of_wiped_states);
         assert_not_impl_any!(KeyRing: Copy, Serialize, Display, Deref, AsRef<[u8]>);
         assert_not_impl_any!(Signer: Copy, Serialize, Display, Deref, AsRef<[u8]>);
-        let keys = ring(1).previous(key(2)).unwrap();
+        let keys = ring.previous(key(2)).unwrap();
         assert_eq!(format!("{keys:?} {:?}", keys.signer("main", "id")), "KeyRing(2 keys) Signer(2 keys)");
     }
 

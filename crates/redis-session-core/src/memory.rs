@@ -20,7 +20,8 @@ use index::Lists;
 
 /// Sessions in memory, with all the guarantees of the store on Redis but one: they end with the process.
 ///
-/// Bounded: at 64 MiB (settable) the sessions that would expire first go.
+/// Bounded: at 64 MiB (settable) the sessions that would expire first go, as if they had, and with them their places in
+/// the lists of their users. Not counted is what stays in these lists of sessions that have expired, for a minute.
 ///
 /// ```
 /// use redis_session_core::{Clock, MemoryStore};
@@ -36,8 +37,13 @@ pub struct MemoryStore {
     listeners: Mutex<Vec<EndListener>>,
 }
 
-/// What a session costs beside its fields: key, record and the entry by deadline.
-const OVERHEAD: usize = 400;
+/// What a session costs beside what is counted below: key, record and the entry by deadline, at the moment at which the
+/// table that has them grows.
+const SESSION: usize = 1024;
+/// What a field costs beside its name and value.
+const FIELD: usize = 96;
+/// What a login costs beside its texts: in the record, and in a list of the user's.
+const LOGIN: usize = 1536;
 
 #[derive(Default)]
 struct Shelf {
@@ -48,12 +54,11 @@ struct Shelf {
 }
 
 fn size_of(stored: &Stored) -> usize {
-    match stored {
-        Stored::Record(record) => {
-            OVERHEAD + record.fields.size() + record.user().map_or(0, |user| 2 * OVERHEAD + user.as_str().len())
-        }
-        Stored::Ended(_) => OVERHEAD,
-    }
+    let Stored::Record(record) = stored else { return SESSION };
+    let login = record.login.as_ref();
+    let login =
+        login.map_or(0, |login| LOGIN + login.user.as_str().len() + login.label.as_ref().map_or(0, String::len));
+    SESSION + record.fields.size() + FIELD * record.fields.len() + login
 }
 
 impl Shelf {
@@ -69,11 +74,21 @@ impl Shelf {
         let size = size_of(&kept.stored);
         while self.size + size > capacity {
             let Some((_, soonest)) = self.by_deadline.first().cloned() else { break };
-            self.remove(&soonest);
+            self.evict(&soonest);
         }
         self.size += size;
         self.by_deadline.insert((kept.deadline, key.clone()));
         self.entries.insert(key.clone(), kept);
+    }
+
+    /// Also from the list of its user, whose entry the session has paid for and who would not come to leave it.
+    fn evict(&mut self, key: &SessionKey) {
+        if let Some(Kept { stored: Stored::Record(record), .. }) = self.entries.get(key)
+            && let Some(user) = record.user()
+        {
+            self.lists.leave(&user.key(key.realm()), &[key.handle()]);
+        }
+        self.remove(key);
     }
 
     fn drop_expired(&mut self, now: Time) {
@@ -103,7 +118,7 @@ impl MemoryStore {
         Self { clock, ..self }
     }
 
-    /// Another bound, in bytes.
+    /// Another bound, in bytes. Default: 64 MiB. A session that is larger on its own is kept alone.
     pub fn capacity(self, bytes: usize) -> Self {
         Self { capacity: bytes, ..self }
     }

@@ -87,6 +87,12 @@ pub enum Rule {
     EntriesOfNobodyStay = 1 << 39,
     /// A session that is over when its answer leaves has no cookie.
     NoCookieAfterTheEnd = 1 << 40,
+    /// A rotation leaves nothing of the proof that a timed renewal had replaced.
+    RotationsClearThePrevious = 1 << 41,
+    /// A login in the user's own session leaves nothing of it either.
+    LoginsClearARenewal = 1 << 42,
+    /// The proof before a timed renewal does not rotate.
+    WhoWasRenewedDoesNotRotate = 1 << 43,
 }
 
 #[cfg(feature = "mutants")]

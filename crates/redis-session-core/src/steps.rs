@@ -162,7 +162,7 @@ fn right_of(save: &Save, record: &Record, now: Time) -> Right {
         return Right::Replaced;
     };
     match (&save.step, previous.by) {
-        (Step::Rotate(_), _) => Right::Replaced,
+        (Step::Rotate(_), _) if Rule::WhoWasRenewedDoesNotRotate.holds() => Right::Replaced,
         // Somebody was first, and made the same one.
         (Step::Renew(new), ReplacedBy::Renewal | ReplacedBy::SeenRenewal) if *new != record.proof => Right::Replaced,
         (_, ReplacedBy::Renewal | ReplacedBy::SeenRenewal) => Right::Holds,

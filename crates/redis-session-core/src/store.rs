@@ -16,6 +16,7 @@ use crate::id::{Proof, SessionKey};
 use crate::index::Index;
 use crate::read_from::Replicas;
 use crate::record::{Level, Login, Previous, Reason, Record, ReplacedBy, Stored, Token, Tombstone};
+use crate::rules::Rule;
 use crate::time::Time;
 use crate::user::User;
 
@@ -260,11 +261,15 @@ impl Step {
                     (previous.by, previous.at) = (ReplacedBy::SeenRenewal, now);
                 }
             }
-            Self::Rotate(new) => (record.proof, record.previous, record.proved) = (*new, None, now),
+            Self::Rotate(new) => {
+                let left = record.previous.filter(|_| !Rule::RotationsClearThePrevious.holds());
+                (record.proof, record.previous, record.proved) = (*new, left, now);
+            }
             Self::Renew(new) if *new == old => {}
             Self::Renew(new) => (record.proof, record.previous) = (*new, previous(ReplacedBy::Renewal)),
             Self::LogIn(new, login) => {
-                record.previous = if record.login.is_none() { previous(ReplacedBy::Login) } else { None };
+                let left = record.previous.filter(|_| !Rule::LoginsClearARenewal.holds());
+                record.previous = if record.login.is_none() { previous(ReplacedBy::Login) } else { left };
                 // Who has just proved who he is gets the whole absolute timeout (NIST SP 800-63B, 5.2).
                 (record.created, record.seen) = (now, now);
                 let mut login = login.at(now);

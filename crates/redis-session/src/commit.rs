@@ -475,7 +475,7 @@ fn contended() -> Error {
 pub(crate) async fn rotate(handle: &Handle) -> Result<(), Error> {
     // It came with the id before a timed renewal, which does not rotate: an answer with the renewed one may be on its way, and
     // would take this one's place. The session lives, and the browser is still offered the renewed id, for its next try.
-    if handle.state().offer.is_some() {
+    if handle.state().offer.is_some() && Rule::WhoWasRenewedDoesNotRotate.holds() {
         drop_edits(handle, Why::Dead)?;
         return Err(Error::gone());
     }

@@ -299,8 +299,9 @@ impl<L> RedisSessionLayer<L> {
     ///
     /// A write that is not on so many replicas in time stands, and is an error with `is_not_replicated` to whoever waits for
     /// it: to the handler, or to the client, as a 503 with the error in its extensions, where the response itself brings
-    /// the write. A mere renewal of the idle timeout waits for nothing, nor do the lists of users' sessions, which mend by
-    /// themselves. A [`MemoryStore`](crate::MemoryStore) has no replicas, and answers as if there were enough.
+    /// the write. A login and a revocation wait for the list of the user's sessions too, where that is on another server. A mere
+    /// renewal of the idle timeout waits for nothing, nor does what it or a logout changes in that list, which mends by
+    /// itself. A [`MemoryStore`](crate::MemoryStore) has no replicas, and answers as if there were enough.
     pub fn durability(self, durability: Durability) -> Self {
         self.with(|settings| settings.durability = durability)
     }

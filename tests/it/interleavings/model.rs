@@ -24,6 +24,8 @@ enum State {
 #[derive(Clone)]
 struct Alive {
     fields: Fields,
+    /// What they were before each write.
+    before: Vec<Fields>,
     /// How often its id was replaced.
     rotations: usize,
     /// When its id was put there, and when it was used last.
@@ -80,7 +82,7 @@ impl<'a> Model<'a> {
     /// Whether there is an order of the steps within each group that leads to what was observed.
     pub(super) fn explains(plan: &'a Plan, report: &'a Report, clock_moves: bool) -> bool {
         let fields = Fields::from([("a".to_owned(), "0".to_owned())]);
-        let first = Alive { fields, rotations: 0, proved: 0, seen: 0 };
+        let first = Alive { fields, before: Vec::new(), rotations: 0, proved: 0, seen: 0 };
         let model = Self {
             plan,
             report,
@@ -100,9 +102,29 @@ impl<'a> Model<'a> {
             return self.go_on(group + 1, &[]);
         }
         (0..steps.len()).filter(|at| !done.contains(at)).any(|at| {
-            let mut next = self.clone();
-            next.step(group, steps[at]) && next.go_on(group, &[done, &[at]].concat())
+            self.with_what_may_be_known(steps[at])
+                .any(|mut next| next.step(group, steps[at]) && next.go_on(group, &[done, &[at]].concat()))
         })
+    }
+
+    /// Whether a removal changes anything depends on what its request knows. A rotation writes in any case, and may have
+    /// learned from the writer before it in the queue what was there after any of the writes so far, or not.
+    fn with_what_may_be_known(&self, step: Step) -> impl Iterator<Item = Self> {
+        let mut learned = Vec::new();
+        if let Step::Go(at) = step
+            && let Some(request @ Request { found: Found::Alive, id: Some((session, _)), .. }) = &self.requests[at]
+            && self.plan.acts[at].iter().any(|act| matches!(act, Act::Remove(_)))
+            && self.plan.acts[at][request.done..].iter().find(|act| act.is_awaited()) == Some(&Act::Rotate)
+            && let State::Alive(alive) = &self.sessions[*session]
+        {
+            learned.extend(alive.before.iter().chain([&alive.fields]).map(|base| (at, base.clone())));
+        }
+        let knows = |(at, base): (usize, Fields)| {
+            let mut model = self.clone();
+            model.requests[at].as_mut().expect("it was loaded").base = base;
+            model
+        };
+        [self.clone()].into_iter().chain(learned.into_iter().map(knows))
     }
 
     fn step(&mut self, group: usize, step: Step) -> bool {
@@ -225,9 +247,13 @@ impl<'a> Model<'a> {
 
     fn write(&mut self, request: &mut Request, rotates: bool) -> bool {
         let now = self.now;
+        if edited(&request.base, &request.edits) == request.base {
+            request.edits.clear();
+        }
         match self.session_of(request) {
             Ok(alive) => {
-                alive.fields = edited(&alive.fields, &request.edits);
+                let fields = edited(&alive.fields, &request.edits);
+                alive.before.push(std::mem::replace(&mut alive.fields, fields));
                 alive.seen = now;
                 if rotates {
                     (alive.rotations, alive.proved) = (alive.rotations + 1, now);
@@ -273,16 +299,13 @@ impl<'a> Model<'a> {
 
     fn commit(&mut self, request: &mut Request) {
         let is_changed = edited(&request.base, &request.edits) != request.base;
-        if !is_changed {
-            request.edits.clear();
-        }
         match request.found {
             Found::Alive if is_changed || self.now >= request.seen + MINUTE => {
                 self.write(request, false);
             }
             Found::Absent | Found::Gone | Found::Replaced { lately: false } if is_changed => {
                 let fields = edited(&Fields::new(), &request.edits);
-                let alive = Alive { fields, rotations: 0, proved: self.now, seen: self.now };
+                let alive = Alive { fields, before: Vec::new(), rotations: 0, proved: self.now, seen: self.now };
                 self.sessions.push(State::Alive(alive));
                 request.id = Some((self.sessions.len() - 1, 0));
                 request.cookie = Answer::Give;

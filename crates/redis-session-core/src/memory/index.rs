@@ -151,7 +151,9 @@ impl Lists {
 
     pub(super) fn leave(&mut self, user: &UserKey, sessions: &[SessionHandle]) {
         if let Some(list) = self.lists.get_mut(user) {
-            list.entries.retain(|session, _| !sessions.contains(session));
+            for session in sessions {
+                list.entries.remove(session);
+            }
         }
     }
 

@@ -27,8 +27,8 @@ const DEADLINE: &str = "@deadline";
 /// Some of their stores keep whole seconds; the exact deadline is among the data.
 const A_SECOND: Duration = Duration::from_secs(1);
 
-/// Any store of tower-sessions (Redis, Postgres, SQLite, memory) under our layer: for moving step by step, or where there is
-/// no Redis.
+/// Any store of tower-sessions under our layer: for moving step by step, or where there is no Redis. The contract of a store
+/// was run on theirs in memory and on theirs for Redis; those for Postgres, SQLite and other databases were not tried.
 ///
 /// ```
 /// use axum::{Router, routing::get};

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use axum::http::{Request, Response};
 use futures_util::StreamExt as _;
 use redis_session::{Event, KeyRing, RedisSessionLayer, RedisStore};
 use redis_session_testkit::{Action, Browser, Page, Proxy, RedisServer};
+use tokio::sync::Semaphore;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceExt as _, service_fn};
 use tower_sessions::session::Record;
@@ -23,6 +24,8 @@ use crate::from::their_pool;
 use crate::place::{COOKIE, Events};
 
 const PARALLEL: usize = 20;
+/// So many of them are answered before the one that logs in or out is sent.
+const BEFORE_A_LOGIN: u32 = 8;
 const SERVERS: usize = 4;
 
 /// A server with the name of its side in each answer.
@@ -96,6 +99,7 @@ struct Counts {
     logged_out: AtomicUsize,
     lost: AtomicUsize,
     acknowledged_before: AtomicUsize,
+    acknowledged_by_new: AtomicUsize,
     nobody_on_old: AtomicUsize,
     old_alive: AtomicUsize,
     failed: AtomicUsize,
@@ -105,6 +109,15 @@ struct Counts {
 
 fn count(counter: &AtomicUsize, by: usize) {
     counter.fetch_add(by, Ordering::SeqCst);
+}
+
+/// One of a visitor's parallel requests.
+#[derive(Debug)]
+struct Answer {
+    path: String,
+    page: Page,
+    /// Whether it was answered before a login or a logout was sent.
+    before_a_new_id: bool,
 }
 
 /// One visitor: begins on old servers, comes with 20 parallel requests while servers are replaced, and comes again.
@@ -138,18 +151,28 @@ impl Visit<'_> {
             (n, _) if n % 2 == 0 => format!("/write/key{n}"),
             _ => "/who".to_owned(),
         };
+        // A new id ends what is under way with the one of before, so only edits answered by then must be kept.
+        let (answered, has_new_id) = (&Semaphore::new(0), &AtomicBool::new(false));
         let requests = (0..PARALLEL).map(|n| {
             let (browser, path) = (browser.clone(), path(n));
             async move {
+                if path.starts_with("/log") {
+                    let _ = answered.acquire_many(BEFORE_A_LOGIN).await.unwrap();
+                    has_new_id.store(true, Ordering::SeqCst);
+                }
                 let page = browser.get(&path).await;
-                (path, page)
+                answered.add_permits(1);
+                Answer { path, page, before_a_new_id: !has_new_id.load(Ordering::SeqCst) }
             }
         });
-        let answers: Vec<(String, Page)> = futures_util::future::join_all(requests).await;
+        let answers: Vec<Answer> = futures_util::future::join_all(requests).await;
         // Parallel requests on servers of before lose each other's edits: what counts is what is left of them.
         let mut kept = self.claims.lock().unwrap().get(&id).cloned().unwrap_or_default();
+        if self.kind == Kind::LogsOut {
+            kept.clear();
+        }
         count(&self.counts.acknowledged_before, kept.len());
-        for (path, page) in &answers {
+        for Answer { path, page, before_a_new_id } in &answers {
             let is_old = page.header("x-server").as_deref() == Some("old");
             if page.status.is_server_error() && is_old {
                 count(&self.counts.failed_on_old, 1);
@@ -158,11 +181,10 @@ impl Visit<'_> {
                 count(&self.counts.failed, 1);
             }
             let wrote = path.strip_prefix("/write/key").filter(|_| page.status == 200);
-            match wrote.map(|n| n.parse::<usize>().unwrap()) {
-                // A new id ends what is under way with the one of before.
-                Some(n) if !is_old && self.kind == Kind::ReadsAndWrites => kept.push(n),
-                _ => {}
-            }
+            let stays = !is_old && *before_a_new_id && self.kind != Kind::LogsOut;
+            let wrote = wrote.filter(|_| stays).map(|n| n.parse::<usize>().unwrap());
+            count(&self.counts.acknowledged_by_new, wrote.iter().len());
+            kept.extend(wrote);
             let nobody =
                 page.status == 401 || path == "/who" && page.body == "nobody" && self.kind != Kind::LogsInFirst;
             count(&self.counts.nobody_on_old, usize::from(is_old && nobody));
@@ -180,7 +202,7 @@ impl Visit<'_> {
         };
         // It had no cookie at all for a moment, in which it may have logged in or out as a stranger.
         let was_left_bare =
-            answers.iter().any(|(_, page)| page.set_cookies().iter().any(|line| line.starts_with("id=;")));
+            answers.iter().any(|answer| answer.page.set_cookies().iter().any(|line| line.starts_with("id=;")));
         if !is_as_it_should && was_left_bare && self.kind != Kind::ReadsAndWrites {
             count(&self.counts.left_bare, 1);
         } else if !is_as_it_should {
@@ -260,12 +282,13 @@ async fn roll(splits: Splits) {
     let get = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
     eprintln!(
         "by {splits:?}: {browsers} browsers with {PARALLEL} parallel requests each: {} logged out, {} edits lost of {} that old servers had \
-         kept until the take-over and those that new ones acknowledged, {taken_over} taken over, {} old ids alive, {} answers \
+         kept until the take-over and {} that new ones acknowledged, {taken_over} taken over, {} old ids alive, {} answers \
          of new servers with 5xx; on old servers {} that knew nobody any more and {} with 5xx; \
          {} visitors whose old cookie they took away at the moment of a login or logout",
         get(&counts.logged_out),
         get(&counts.lost),
         get(&counts.acknowledged_before),
+        get(&counts.acknowledged_by_new),
         get(&counts.old_alive),
         get(&counts.failed),
         get(&counts.nobody_on_old),
@@ -273,5 +296,11 @@ async fn roll(splits: Splits) {
         get(&counts.left_bare),
     );
     assert_eq!((get(&counts.logged_out), get(&counts.lost), get(&counts.old_alive), get(&counts.failed)), (0, 0, 0, 0));
-    assert_eq!(taken_over, browsers, "each once");
+    assert!(get(&counts.acknowledged_by_new) > browsers / 2, "new servers had to keep something");
+    // A logout between the steps of a take-over ends what it has begun, and then it is not told as one.
+    let log_out = browsers.div_ceil(KINDS.len());
+    assert!((browsers - log_out..=browsers).contains(&taken_over), "each once: {taken_over}");
+    if splits == Splits::Visitors {
+        assert_eq!(get(&counts.left_bare), 0);
+    }
 }

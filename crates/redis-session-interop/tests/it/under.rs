@@ -8,6 +8,7 @@ use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, get};
 use redis_session::{Clock, MemoryStore, RedisStore};
+use redis_session_core::{BoxFuture, Create, Created, End, Ended, Error, Save, Saved, SessionKey, Store, Stored, Time};
 use redis_session_interop::tower_sessions::UnderTowerSessions;
 use redis_session_testkit::{Action, Browser, Proxy, RedisServer};
 use serde_json::{Value, json};
@@ -215,6 +216,40 @@ async fn a_new_session_takes_no_other_s_place() {
         assert_eq!(loaded(&store, &first.id).await, None);
     })
     .await;
+}
+
+/// A store in which every place is taken.
+struct Full(MemoryStore);
+
+impl Store for Full {
+    fn now(&self) -> Option<Time> {
+        self.0.now()
+    }
+
+    fn load<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {
+        self.0.load(key)
+    }
+
+    fn create<'a>(&'a self, _: &'a SessionKey, _: &'a Create) -> BoxFuture<'a, Result<Created, Error>> {
+        Box::pin(async { Ok(Created::Exists) })
+    }
+
+    fn save<'a>(&'a self, key: &'a SessionKey, save: &'a Save) -> BoxFuture<'a, Result<Saved, Error>> {
+        self.0.save(key, save)
+    }
+
+    fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
+        self.0.end(key, end)
+    }
+}
+
+#[tokio::test]
+async fn r05_where_every_id_is_taken_a_new_session_is_an_error_after_few_tries() {
+    let store = UnderTowerSessions::new(Full(MemoryStore::new()));
+    let error = store.create(&mut record(&[("a", json!(1))], HOUR)).await.unwrap_err();
+    assert!(error.to_string().contains("the same ids again and again"), "{error}");
+    let page = app(store, &[]).get("/add/a").await;
+    assert_eq!((page.status.as_u16(), page.set_cookies().len()), (500, 0));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use redis_session::Expiry;
 use redis_session_core::{End, Record, Save, Saved, Step, Stored, Whose};
 
 use crate::acts::{Act, OfPeople, Word};
-use crate::facts::{MINUTE, Violation, violated};
+use crate::facts::{MINUTE, Story, Violation, violated};
 use crate::wire::{Op, Outcome, Who};
 
 use super::visit::{Last, Visit, Writing};
@@ -171,12 +171,22 @@ impl World<'_> {
     /// Whether it asks for a rotation, and came with a proof that a timed renewal has replaced, which does not rotate (part
     /// A5): the answer with the renewed id may be on its way, and would take the rotated one out of the browser.
     fn rotates_what_was_renewed(&self, visit: &Visit) -> bool {
-        let came_with = visit.presented.as_ref().and_then(|value| self.facts.cookies.get(value));
-        let story = came_with.and_then(|ticket| Some((self.facts.sessions.get(&ticket.key)?, ticket)));
-        let renewed = story.is_some_and(|(story, ticket)| {
-            story.generation(&ticket.proof).is_some_and(|came_with| story.renewals.contains(&(came_with + 1)))
-        });
-        visit.act == Act::Rotate && renewed
+        let renewed = |(story, with): (&Story, usize)| story.renewals.contains(&(with + 1));
+        visit.act == Act::Rotate && self.came_with(visit).is_some_and(renewed)
+    }
+
+    /// Whether it rotates the very renewed id that the other one, who came with the id before, is offered.
+    fn rotates_what_is_offered(&self, visit: &Visit, other: &Visit) -> bool {
+        let before = self.came_with(other).map(|(_, with)| with + 1);
+        let offered = |(story, with): (&Story, usize)| Some(with) == before && story.renewals.contains(&with);
+        visit.act == Act::Rotate && self.came_with(visit).is_some_and(offered)
+    }
+
+    /// The session whose cookie a request came with, and which of its proofs that has, by number.
+    fn came_with(&self, visit: &Visit) -> Option<(&Story, usize)> {
+        let ticket = self.facts.cookies.get(visit.presented.as_ref()?)?;
+        let story = self.facts.sessions.get(&ticket.key)?;
+        Some((story, story.generation(&ticket.proof)?))
     }
 
     /// That nobody knows is said only where nobody can.
@@ -263,11 +273,13 @@ impl World<'_> {
         let acts = [visit.act, self.visits[from].act];
         let renews = acts.map(|act| act.logs_in().is_some() || act == Act::Rotate || self.scenario.renews);
         let logs_in = acts.iter().any(|act| act.logs_in().is_some()) && renews == [true, true];
+        let offers_too_late = self.rotates_what_is_offered(&self.visits[from], visit);
         let was_under_way_for_long = self.now().since(visit.answered) >= MINUTE;
         if first_edit
             || log_out
             || remembers
             || logs_in
+            || offers_too_late
             || was_under_way_for_long
             || browser.from_late
             || !was_worth_something
