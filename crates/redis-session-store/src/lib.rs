@@ -66,6 +66,7 @@ mod node;
 mod options;
 mod script;
 mod server;
+mod status;
 mod store;
 mod subscription;
 mod target;
@@ -91,6 +92,7 @@ pub use fred;
 
 pub use crate::advice::Advice;
 pub use crate::options::RedisStoreOptions;
+pub use crate::status::ServerStatus;
 #[cfg(feature = "tls")]
 pub use crate::tls::Tls;
 
@@ -206,6 +208,12 @@ impl RedisStore {
     /// [`is_unavailable`](Error::is_unavailable): one of them did not answer within the deadline.
     pub async fn advise(&self) -> Result<Vec<Advice>, Error> {
         self.operations.advise().await
+    }
+
+    /// All servers that the store knows, as this process finds them: the single one, those of a cluster, or a primary and
+    /// its replicas behind Sentinels. Asks nobody, so it is cheap enough for each look of a metrics collector.
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        self.operations.server.statuses()
     }
 }
 

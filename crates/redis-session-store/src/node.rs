@@ -24,6 +24,7 @@ use crate::health::{Health, Unwell};
 use crate::lane::Lanes;
 use crate::script::Script;
 use crate::server::{Cause, Copies, Elsewhere, Failure, Pairs, Reply};
+use crate::status::Counts;
 use crate::target::{Settings, Target};
 
 /// How often a client is asked for the time, and so whether it is well.
@@ -39,6 +40,8 @@ pub(crate) struct Node {
     next: AtomicUsize,
     lanes: Lanes,
     clock: Arc<ServerClock>,
+    place: String,
+    counts: Counts,
     _tasks: Vec<AbortOnDrop<()>>,
 }
 
@@ -117,7 +120,8 @@ impl Node {
             ]
         });
         let lanes = Lanes::new(target, settings);
-        Ok(Self { _tasks: tasks.collect(), seats, next: AtomicUsize::new(0), lanes, clock })
+        let (place, counts) = (target.place().to_owned(), Counts::default());
+        Ok(Self { _tasks: tasks.collect(), seats, next: AtomicUsize::new(0), lanes, clock, place, counts })
     }
 
     /// Waits for the first answer, which also sets the clock.
@@ -134,7 +138,9 @@ impl Node {
     /// Asks, and after `ASKING` first where another server of the cluster sent us here for once.
     pub(crate) async fn send(&self, ask: &Ask<'_>, after_asking: bool, by: Instant) -> Result<Answer, Failure> {
         let sent = Instant::now();
-        let answer = self.put(ask, after_asking, by).await?;
+        let answer = self.put(ask, after_asking, by).await;
+        self.counts.note(&answer);
+        let answer = answer?;
         if let Some(now) = late(&answer.value) {
             // Perhaps it is our idea of its clock that is wrong: the caller's next try is by the right one.
             self.clock.learn(now, sent);
@@ -180,6 +186,16 @@ impl Node {
     /// The server's clock, as far as it is known.
     pub(crate) fn clock(&self) -> &Arc<ServerClock> {
         &self.clock
+    }
+
+    /// Where it is reached.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// What became of what was sent.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Whether something sent now would go out.

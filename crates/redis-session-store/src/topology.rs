@@ -22,6 +22,7 @@ use self::single::Single;
 use crate::node::{Answer, Ask, Node, What, pairs, reply};
 use crate::script::Script;
 use crate::server::{Copies, Failure, Pairs, Reply, ScanMark, Server};
+use crate::status::ServerStatus;
 use crate::target::{Settings, Target, Way};
 use crate::url::Shape;
 
@@ -85,6 +86,15 @@ impl Topology {
             Self::Single(single) => Ok(vec![single.named()]),
             Self::Cluster(cluster) => cluster.primaries(),
             Self::Sentinels(sentinels) => Ok(vec![sentinels.primary()?]),
+        }
+    }
+
+    /// All servers that are known, as they are now.
+    pub(crate) fn statuses(&self) -> Vec<ServerStatus> {
+        match self {
+            Self::Single(single) => vec![single.status()],
+            Self::Cluster(cluster) => cluster.statuses(),
+            Self::Sentinels(sentinels) => sentinels.statuses(),
         }
     }
 

@@ -94,7 +94,7 @@ pub use redis_session_core::{
 };
 #[cfg(feature = "tls")]
 pub use redis_session_store::Tls;
-pub use redis_session_store::{Advice, RedisStore, RedisStoreOptions, fred};
+pub use redis_session_store::{Advice, RedisStore, RedisStoreOptions, ServerStatus, fred};
 
 pub use crate::adopt::{Lives, OldSession, Predecessor};
 pub use crate::clear::ClearSiteData;

@@ -26,6 +26,7 @@ use super::{ANSWER, OTHERS, any, gather, is_news};
 use crate::clock::ServerClock;
 use crate::node::{AbortOnDrop, Answer, Ask, Node};
 use crate::server::{Elsewhere, Failure, Pairs};
+use crate::status::ServerStatus;
 use crate::target::{Address, Settings, Target, Way, probe};
 
 /// How often the servers are asked while all is well.
@@ -322,6 +323,17 @@ impl Cluster {
         let table = self.shared.table.load();
         let well = || table.primaries.iter().filter(|primary| primary.is_well()).map(|primary| &primary.target);
         well().find(|target| Some(target.place()) == now.map(Target::place)).or_else(|| well().next()).cloned()
+    }
+
+    pub(crate) fn statuses(&self) -> Vec<ServerStatus> {
+        let table = self.shared.table.load();
+        let status = |member: Arc<Member>| {
+            let is_primary = table.primaries.iter().any(|primary| Arc::ptr_eq(primary, &member));
+            let reader = member.reader.get().and_then(|reader| reader.as_deref()).map(Reader::node);
+            let is_well = member.is_well();
+            ServerStatus { is_well, ..ServerStatus::of(&member.node, reader, is_primary) }
+        };
+        self.shared.members().into_iter().map(status).collect()
     }
 
     /// The servers that have slots.

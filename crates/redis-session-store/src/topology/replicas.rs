@@ -115,6 +115,10 @@ impl Reader {
         Self { cluster: true, ..Self::new(Arc::new(node)) }
     }
 
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
     async fn ask(&self) -> Option<Said> {
         let said = async {
             if self.cluster {

@@ -22,6 +22,7 @@ use super::replicas::{self, Reader, Readers};
 use super::{ANSWER, OTHERS, any, gather, is_news};
 use crate::node::{AbortOnDrop, Answer, Ask, Node};
 use crate::server::{Failure, Pairs, Reply};
+use crate::status::ServerStatus;
 use crate::subscription::{Heard, Subscription};
 use crate::target::{Address, Settings, Target, Way, probe};
 
@@ -244,6 +245,14 @@ impl Sentinels {
 
     pub(crate) fn listening_post(&self) -> Option<Arc<Target>> {
         self.shared.primary.load().as_ref().map(|primary| primary.target.clone())
+    }
+
+    /// Of the primary and its replicas.
+    pub(crate) fn statuses(&self) -> Vec<ServerStatus> {
+        let primary = self.shared.primary.load_full();
+        let is_primary = |server: &Arc<Server>| primary.as_ref().is_some_and(|primary| Arc::ptr_eq(primary, server));
+        let servers: Vec<_> = self.shared.state().servers.values().cloned().collect();
+        servers.iter().map(|server| ServerStatus::of(&server.node, None, is_primary(server))).collect()
     }
 
     pub(crate) fn primary(&self) -> Result<(String, Arc<Node>), Failure> {

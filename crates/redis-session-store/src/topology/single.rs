@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::patience::{Absence, Patience};
 use crate::node::{AbortOnDrop, Answer, Ask, Node, What};
 use crate::server::Failure;
+use crate::status::ServerStatus;
 use crate::target::{Settings, Target, probe};
 
 /// The least time between two tries. The name may come to lead elsewhere at any moment.
@@ -93,6 +94,11 @@ impl Single {
 
     pub(crate) fn node(&self) -> Arc<Node> {
         self.shared.server.load().node.clone()
+    }
+
+    pub(crate) fn status(&self) -> ServerStatus {
+        let server = self.shared.server.load();
+        ServerStatus::of(&server.node, None, !server.refuses.load(Ordering::Relaxed))
     }
 
     /// With a name that another server does not have.

@@ -20,6 +20,7 @@ mod replicas;
 mod security;
 mod sentinel;
 mod single;
+mod status;
 
 use std::time::Duration;
 

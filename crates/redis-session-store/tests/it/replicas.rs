@@ -46,7 +46,7 @@ fn is_primarys(read: &Read) -> bool {
 }
 
 /// Waits until a condition holds: a cluster names a new replica only after some seconds, and is asked every five.
-async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     let start = Instant::now();
     while !condition().await {
         assert!(start.elapsed() < SECOND * 30, "{what} does not come");
