@@ -1,7 +1,7 @@
 //! How each server is, as this process finds it: for metrics, and for who looks after it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::node::Node;
 use crate::server::Failure;
@@ -31,9 +31,8 @@ pub struct ServerStatus {
     pub is_primary: bool,
     /// Whether it is connected and answers its health check; only then anything is sent to it.
     pub is_well: bool,
-    /// By how many milliseconds its clock is ahead of this machine's; less than 0: behind. `None`: it has not told the time
-    /// yet. Sessions go by its clock alone, so this changes nothing for them.
-    pub ahead_millis: Option<i64>,
+    /// What its clock shows, by which its sessions live. `None`: it has not told the time yet.
+    pub time: Option<SystemTime>,
     /// How many commands for sessions and for users' lists of them were sent to it. It counts from the moment when this
     /// process first heard of the server.
     pub commands: u64,
@@ -54,18 +53,12 @@ impl ServerStatus {
             server: node.place().to_owned(),
             is_primary,
             is_well: node.is_well(),
-            ahead_millis: node.clock().now().map(|now| ahead(now.as_millis(), SystemTime::now())),
+            time: node.clock().now().map(|now| UNIX_EPOCH + Duration::from_millis(now.as_millis())),
             commands: sum(|counts| &counts.sent),
             unanswered: sum(|counts| &counts.unanswered),
             refused: sum(|counts| &counts.refused),
         }
     }
-}
-
-fn ahead(server: u64, here: SystemTime) -> i64 {
-    let here = here.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    let millis = i128::from(server) - i128::try_from(here).unwrap_or(i128::MAX);
-    i64::try_from(millis).unwrap_or(if millis < 0 { i64::MIN } else { i64::MAX })
 }
 
 /// What became of the commands that were sent to one server.
@@ -94,18 +87,7 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn a_clock_is_ahead_or_behind() {
-        let here = UNIX_EPOCH + Duration::from_millis(1000);
-        let table = [(1000, 0), (1250, 250), (990, -10), (0, -1000), (u64::MAX, i64::MAX)];
-        for (server, wanted) in table {
-            assert_eq!(ahead(server, here), wanted, "{server}");
-        }
-    }
 
     #[test]
     fn what_was_not_sent_does_not_count() {
