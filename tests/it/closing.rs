@@ -206,7 +206,7 @@ async fn r47_closing_waits_for_a_commit_whose_request_was_given_up_and_the_layer
     visitor.get("/visit").await;
     layer.close().await.unwrap();
 
-    proxy.fault(|command| if command.name() == "EVALSHA" { Action::Delay(A_WRITE * 40) } else { Action::Pass });
+    proxy.fault(|command| if command.name() == "EVALSHA" { Action::Delay(A_WRITE * 200) } else { Action::Pass });
     // One of them writes, and the other waits for it.
     two_given_up(&layer, &visitor.cookie(NAME).unwrap()).await;
     layer.close().await.unwrap();
