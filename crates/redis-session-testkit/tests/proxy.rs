@@ -19,6 +19,15 @@ fn redis_behind_proxy() -> (RedisServer, Proxy) {
     (redis, proxy)
 }
 
+/// A Redis behind a proxy, and another one; the key `k` says which is which.
+fn old_behind_proxy_and_new() -> (RedisServer, Proxy, RedisServer) {
+    let (redis, proxy) = redis_behind_proxy();
+    let other = RedisServer::start();
+    redis.run(&["SET", "k", "old"]);
+    other.run(&["SET", "k", "new"]);
+    (redis, proxy, other)
+}
+
 /// A client that speaks in plain bytes, so that a test sees what comes back and when the connection ends.
 struct Client(TcpStream);
 
@@ -37,6 +46,12 @@ impl Client {
         let mut bytes = vec![0; wanted.len()];
         self.0.read_exact(&mut bytes).unwrap();
         assert_eq!(String::from_utf8(bytes).unwrap(), wanted);
+    }
+
+    /// Asks for the key `k`.
+    fn reads(&mut self, value: &str) {
+        self.send("GET k\r\n");
+        self.expect(&format!("$3\r\n{value}\r\n"));
     }
 
     fn expect_end(&mut self) {
@@ -249,35 +264,24 @@ fn a_killed_server_cuts_its_clients_and_a_restarted_one_is_found_again() {
 
 #[test]
 fn a_proxy_that_leads_elsewhere_cuts_its_clients_and_serves_new_ones_from_there() {
-    let (redis, proxy) = redis_behind_proxy();
-    let other = RedisServer::start();
-    redis.run(&["SET", "k", "old"]);
-    other.run(&["SET", "k", "new"]);
+    let (_redis, proxy, other) = old_behind_proxy_and_new();
     let mut client = Client::of(&proxy);
-    client.send("GET k\r\n");
-    client.expect("$3\r\nold\r\n");
+    client.reads("old");
     proxy.lead_to(other.address());
     client.expect_end();
     let mut again = Client::of(&proxy);
-    again.send("GET k\r\n");
-    again.expect("$3\r\nnew\r\n");
+    again.reads("new");
 }
 
 #[test]
 fn a_proxy_that_leads_new_clients_elsewhere_leaves_the_others_where_they_are_until_it_cuts_them() {
-    let (redis, proxy) = redis_behind_proxy();
-    let other = RedisServer::start();
-    redis.run(&["SET", "k", "old"]);
-    other.run(&["SET", "k", "new"]);
+    let (_redis, proxy, other) = old_behind_proxy_and_new();
     let mut client = Client::of(&proxy);
-    client.send("GET k\r\n");
-    client.expect("$3\r\nold\r\n");
+    client.reads("old");
     proxy.lead_new_to(other.address());
     let mut second = Client::of(&proxy);
-    second.send("GET k\r\n");
-    second.expect("$3\r\nnew\r\n");
-    client.send("GET k\r\n");
-    client.expect("$3\r\nold\r\n");
+    second.reads("new");
+    client.reads("old");
     proxy.lead_to(other.address());
     client.expect_end();
     second.expect_end();

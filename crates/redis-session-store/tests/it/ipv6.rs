@@ -7,6 +7,7 @@ use std::net::{Ipv6Addr, TcpListener};
 use redis_session_core::Store;
 use redis_session_testkit::{Cluster, RedisServer, store_contract};
 
+use crate::replicas::until;
 use crate::{Visitor, patient};
 
 const BOTH: (&str, &str) = ("bind", "127.0.0.1 ::1");
@@ -45,9 +46,7 @@ async fn a_cluster_that_announces_ipv6_addresses_is_reached_by_them_also_where_i
         node.run(&["CONFIG", "SET", "cluster-announce-ip", "::1"]);
     }
     let names_both = |node: &RedisServer| node.run(&["CLUSTER", "NODES"]).text().matches(" ::1:").count() == 2;
-    while !cluster.nodes().iter().all(names_both) {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until("the new addresses", async || cluster.nodes().iter().all(names_both)).await;
     let store = patient(&format!("redis-cluster://[::1]:{}", cluster.nodes()[0].port())).await;
     let visitors: Vec<_> = (0..30).map(|_| Visitor::new()).collect();
     for visitor in &visitors {

@@ -138,9 +138,13 @@ fn count(name: &str) -> Changes {
 
 /// Waits until a condition holds, for at most five seconds.
 async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) -> Duration {
+    until_within(Duration::from_secs(5), what, condition).await
+}
+
+async fn until_within<F: Future<Output = bool>>(most: Duration, what: &str, condition: impl Fn() -> F) -> Duration {
     let start = std::time::Instant::now();
     while !condition().await {
-        assert!(start.elapsed() < Duration::from_secs(5), "{what} does not come");
+        assert!(start.elapsed() < most, "{what} does not come");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     start.elapsed()

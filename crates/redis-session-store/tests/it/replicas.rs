@@ -12,7 +12,7 @@ use redis_session_store::RedisStore;
 use redis_session_testkit::{Cluster, RedisServer, Sentinels};
 
 use crate::deploy::{USERS, rights};
-use crate::{LONG, Visitor, destroy, new_proof, set};
+use crate::{LONG, Visitor, destroy, new_proof, set, until_within};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BEHIND: Duration = Duration::from_secs(2);
@@ -47,11 +47,7 @@ fn is_primarys(read: &Read) -> bool {
 
 /// Waits until a condition holds: a cluster names a new replica only after some seconds, and is asked every five.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    let start = Instant::now();
-    while !condition().await {
-        assert!(start.elapsed() < SECOND * 30, "{what} does not come");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    until_within(SECOND * 30, what, condition).await;
 }
 
 /// A visitor whose session a replica has, and has answered for.

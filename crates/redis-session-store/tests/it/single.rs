@@ -28,6 +28,15 @@ impl Moving {
         Self { redis, name, store }
     }
 
+    /// With a session, and the server that the name leads to a replica since.
+    async fn demoted() -> (Self, Visitor) {
+        let (moving, visitor) = (Self::start().await, Visitor::new());
+        visitor.born(&moving.store, &[]).await;
+        moving.redis.wait_until_in_sync();
+        moving.change_places();
+        (moving, visitor)
+    }
+
     /// The replica takes over, and the primary becomes its replica.
     fn change_places(&self) {
         let (old, new) = (self.redis.primary(), &self.redis.replicas()[0]);
@@ -79,11 +88,7 @@ async fn writes_go_to_the_server_that_a_name_leads_to_once_the_old_one_is_a_repl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_comes_after_the_name_has_moved_is_made_there_at_once() {
-    let moving = Moving::start().await;
-    let visitor = Visitor::new();
-    visitor.born(&moving.store, &[]).await;
-    moving.redis.wait_until_in_sync();
-    moving.change_places();
+    let (moving, _) = Moving::demoted().await;
     moving.move_name();
     let other = Visitor::new();
     // It waits until the name is connected to, unless that takes longer than its deadline.
@@ -96,11 +101,7 @@ async fn a_write_that_comes_after_the_name_has_moved_is_made_there_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stays_a_replica_is_left_in_peace_and_serves_every_read() {
-    let moving = Moving::start().await;
-    let visitor = Visitor::new();
-    visitor.born(&moving.store, &[]).await;
-    moving.redis.wait_until_in_sync();
-    moving.change_places();
+    let (moving, visitor) = Moving::demoted().await;
     let (connections, begun) = (moving.name.connections(), Instant::now());
     let (mut reads, mut refused, mut slowest) = (0, 0, Duration::ZERO);
     let mut of_last = 0;
