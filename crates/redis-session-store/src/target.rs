@@ -54,7 +54,7 @@ impl Way {
             _ => (Shape::Single, (None, None)),
         };
         let place = seeds.first().map_or_else(|| "its socket".to_owned(), ToString::to_string);
-        let target = Target { config, place, tls: false, at_home: false, server_name: None };
+        let target = Target { config, place, is_sentinel: false, tls: false, at_home: false, server_name: None };
         Self { shape, target, seeds, sentinel, map: None }
     }
 
@@ -92,6 +92,7 @@ impl Way {
         let mut target = self.target.at(address)?;
         (target.config.username, target.config.password) = self.sentinel.clone();
         target.config.database = None;
+        target.is_sentinel = true;
         Ok(target)
     }
 }
@@ -136,6 +137,7 @@ pub(crate) struct Target {
     config: Config,
     /// For messages: host and port, or the path of a socket.
     place: String,
+    is_sentinel: bool,
     /// Whether the URL asks for TLS. (A pool brings its own.)
     tls: bool,
     /// Whether nothing may be said over a network in clear.
@@ -155,7 +157,7 @@ impl Target {
             database: (url.database > 0).then_some(url.database),
             ..Config::default()
         };
-        Self { config, place: text, tls, at_home: false, server_name: None }
+        Self { config, place: text, is_sentinel: false, tls, at_home: false, server_name: None }
     }
 
     /// The same at another server.
@@ -286,23 +288,31 @@ pub(crate) async fn probe(target: &Target, settings: &Settings, command: &'stati
         ended = &mut connection.0 => ended.map_err(FredError::from).and_then(|ended| ended).map(|()| Value::Null),
         answer = client.custom::<Value, Value>(command, Vec::new()) => answer,
     };
-    answer.map(|_| ()).map_err(|error| what_is_wrong(error, target.place(), settings.connect_deadline))
+    answer.map(|_| ()).map_err(|error| what_is_wrong(error, target, settings.connect_deadline))
 }
 
-fn what_is_wrong(error: FredError, place: &str, deadline: Duration) -> Error {
+fn what_is_wrong(error: FredError, target: &Target, deadline: Duration) -> Error {
+    let who = format!("{} at {}", if target.is_sentinel { "the Sentinel" } else { "Redis" }, target.place());
     if let Some(what) = tls::what_is_wrong(error.details()) {
-        return Error::caused(Kind::Config, format!("Redis at {place} {what}"), error);
+        return Error::caused(Kind::Config, format!("{who} {what}"), error);
     }
     let (kind, word) = (error.kind().clone(), word(error.details()));
     let (problem, what) = match (kind, word) {
-        (_, Some("NOAUTH")) => (Kind::Config, "asks for a password: write redis://:password@host:port".to_owned()),
+        (_, Some("NOAUTH")) if target.is_sentinel => {
+            (Kind::Config, "asks for a password: give it with `sentinel_password`".to_owned())
+        }
+        (_, Some("NOAUTH")) => (Kind::Config, "asks for a password: write :password@ before the host in the URL".to_owned()),
+        (ErrorKind::Auth, _) if target.is_sentinel => (
+            Kind::Config,
+            "refused the user or the password, which are those of `sentinel_user` and `sentinel_password`".to_owned(),
+        ),
         (ErrorKind::Auth, _) => (Kind::Config, "refused the user or the password".to_owned()),
         (_, Some("ERR")) if error.details().contains("DB index") => {
             (Kind::Config, "has no database of this number".to_owned())
         }
         (_, Some(word)) => (Kind::Unavailable, format!("refused the first command: {word}")),
         (ErrorKind::Timeout, _) => (Kind::Unavailable, format!("did not answer within {deadline:?}")),
-        _ => return Error::caused(Kind::Unavailable, format!("Redis at {place} cannot be reached"), error),
+        _ => return Error::caused(Kind::Unavailable, format!("{who} cannot be reached"), error),
     };
-    Error::new(problem, format!("Redis at {place} {what}"))
+    Error::new(problem, format!("{who} {what}"))
 }

@@ -471,18 +471,30 @@ impl Shared {
                 Err(Failure::Refused("ERR")) => (Kind::Config, sentinel.why_it_names_none(name, by).await),
                 Err(Failure::Refused(word)) => (Kind::Config, format!("a Sentinel refuses to name \"{name}\": {word}")),
                 Err(_) => continue,
-                Ok(view) => (
-                    Kind::Unavailable,
-                    format!(
-                        "the primary \"{name}\" that Sentinel names at {} does not answer as one; if it is reached \
-                         at another address than it announces, translate it with `map_address`",
-                        view.primary
-                    ),
-                ),
+                Ok(view) => return self.what_is_wrong_with(&view.primary).await,
             };
             return Error::new(kind, text);
         }
         Error::new(Kind::Unavailable, "no Sentinel answered in time")
+    }
+
+    /// Why the primary that is announced there is not taken for one.
+    async fn what_is_wrong_with(&self, announced: &Address) -> Error {
+        let name = &self.name;
+        let text = format!(
+            "the primary \"{name}\" that Sentinel names at {announced} does not answer as one; if it is reached at \
+             another address than it announces, translate it with `map_address`"
+        );
+        let settings = Settings { connect_deadline: ANSWER, ..self.settings };
+        let asked = match self.way.target.at(&self.way.reached_at(announced)) {
+            Ok(target) => probe(&target, &settings, "TIME").await,
+            Err(error) => Err(error),
+        };
+        match asked {
+            Err(error) if error.is_config() => error,
+            Err(error) => Error::caused(Kind::Unavailable, text, error),
+            Ok(()) => Error::new(Kind::Unavailable, text),
+        }
     }
 }
 

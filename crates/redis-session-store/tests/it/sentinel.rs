@@ -50,7 +50,18 @@ async fn what_cannot_work_is_told_at_start_with_what_to_write_instead() {
     // Not even the password of the servers is told them.
     let of_servers = format!("redis-sentinel://:secret@127.0.0.1:{port}/{}", sentinels.name());
     for url in [url(sentinels.name()), of_servers] {
-        assert!(wrong(RedisStore::options(&url), "asks for a password").await.is_config());
+        let text = "asks for a password: give it with `sentinel_password`";
+        assert!(wrong(RedisStore::options(&url), text).await.is_config());
+    }
+    let guessed = RedisStore::options(&url(sentinels.name())).sentinel_password("guess");
+    assert!(wrong(guessed, "those of `sentinel_user` and `sentinel_password`").await.is_config());
+    let guarded = Sentinels::options().replicas(0).sentinels(1).start_with(|options| options.password("secret"));
+    let to_guarded = |credentials: &str| {
+        let port = guarded.sentinels()[0].port();
+        RedisStore::options(&format!("redis-sentinel://{credentials}127.0.0.1:{port}/{}", guarded.name()))
+    };
+    for (credentials, text) in [("", "asks for a password: write :password@"), (":guess@", "refused the user")] {
+        assert!(wrong(to_guarded(credentials), text).await.is_config(), "{credentials}");
     }
     let redis = RedisServer::start();
     let none = RedisStore::options(&format!("redis-sentinel://127.0.0.1:{}/mymaster", redis.port()));
