@@ -7,12 +7,12 @@ use axum::extract::FromRequestParts;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use redis_session::{
-    Error, Event, KeyRing, Level, Listing, Main, Reason, RedisSessionLayer, Refusal, Session, Sessions, Status, Untyped,
+    Error, Event, KeyRing, Kind, Level, Listing, Main, Reason, RedisSessionLayer, Refusal, Session, Sessions, Status, Untyped,
 };
 use redis_session_testkit::{Browser, Page, RedisServer};
 
 use crate::visitor::{Place, Visitor, on_both_stores};
-use crate::watched::patient;
+use crate::watched::{Watched, patient};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -449,6 +449,88 @@ async fn r43_over_the_cap_the_session_goes_that_would_expire_first_and_learns_wh
         assert_eq!(place.logged_in("bob").await.user().await.as_deref(), Some("bob"));
     })
     .await;
+}
+
+/// A place on a store that can be made to fail.
+fn watched_place(settings: impl FnOnce(RedisSessionLayer) -> RedisSessionLayer) -> (Watched, Place) {
+    let store = Watched::new();
+    let layer = RedisSessionLayer::with_store(store.clone(), KeyRing::random().unwrap());
+    (store, Place::around(settings(layer), None))
+}
+
+#[tokio::test]
+async fn r43_a_login_that_cannot_end_whom_it_pushes_out_pushes_out_nobody_else() {
+    let (store, place) = watched_place(|layer| layer.sessions_per_user(NonZeroUsize::new(2).unwrap()));
+    let one = place.logged_in("ada").await;
+    store.clock().advance(2 * MINUTE);
+    let (two, three) = (place.logged_in("ada").await, place.visitor());
+    store.fail(Kind::Unavailable);
+    for _ in 0..3 {
+        let refused = three.try_visit(async |session| session.log_in("ada").await).await;
+        assert!(refused.error.unwrap().is_unavailable());
+    }
+    store.heal();
+    three.log_in("ada").await;
+    assert_eq!(one.status().await, Status::Ended(Reason::Cap));
+    for alive in [&two, &three] {
+        assert_eq!(alive.user().await.as_deref(), Some("ada"));
+    }
+    assert_eq!(place.list("ada").await.len(), 2);
+}
+
+#[tokio::test]
+async fn r43_a_record_that_cannot_be_read_keeps_its_user_from_no_login() {
+    let mut place = Place::on_redis().await;
+    place.layer = place.layer.sessions_per_user(NonZeroUsize::new(2).unwrap());
+    let one = place.logged_in("ada").await;
+    let redis = place.redis.as_ref().unwrap();
+    let [spoiled] = <[String; 1]>::try_from(redis.run(&["KEYS", "sess:main:??????????????????????"]).texts()).unwrap();
+    redis.run(&["HSET", &spoiled, "@", "9 of a later version"]);
+    place.pass(2 * MINUTE);
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(place.logged_in("ada").await);
+        place.pass(2 * MINUTE);
+    }
+    for (number, other) in others.iter().enumerate() {
+        assert_eq!(other.user().await.is_some(), number >= 2, "{number}");
+    }
+    assert_eq!(place.list("ada").await.len(), 2);
+    // Whoever ends all is told of the one that may live for another version, and the others have ended.
+    let ended = place.sessions().revoke_all("ada").await.unwrap_err();
+    assert!(ended.is_corrupt(), "{ended}");
+    assert!(others[3].user().await.is_none());
+    assert!(one.try_visit(async |_| Ok(())).await.error.unwrap().is_corrupt());
+    assert_eq!(redis.run(&["HGET", &spoiled, "@"]).text(), "9 of a later version");
+}
+
+#[tokio::test]
+async fn a_list_that_says_nothing_keeps_nobody_from_saving_and_leaves_nothing_unknown() {
+    for kind in [Kind::Unavailable, Kind::OutcomeUnknown, Kind::Corrupt] {
+        let (store, place) = watched_place(|layer| layer);
+        let ada = place.logged_in("ada").await;
+        // Its touch is due, and with it that of its entry.
+        store.clock().advance(2 * MINUTE);
+        store.fail_lists(kind);
+        ada.visit(async |session| {
+            session.increment("orders", 1)?;
+            session.save().await
+        })
+        .await;
+        // A wish is for the entry as well.
+        let answer = ada
+            .try_visit(async |session| {
+                session.increment("orders", 1)?;
+                session.expire_after(MINUTE)?;
+                session.save().await
+            })
+            .await;
+        let error = answer.error.unwrap();
+        assert!(!error.is_outcome_unknown() && (error.is_unavailable() || kind == Kind::Corrupt), "{kind:?}: {error:?}");
+        store.heal();
+        assert_eq!(ada.visit(async |session| session.get::<u64>("orders")).await, Some(1), "{kind:?}");
+        assert_eq!(ada.user().await.as_deref(), Some("ada"));
+    }
 }
 
 #[tokio::test]

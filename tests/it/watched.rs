@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use redis_session::{Clock, Event, MemoryStore, Observer, RedisStore, Store};
 use redis_session_core::{
-    BoxFuture, Create, Created, End, Ended, Error, Index, Kind, Save, Saved, SessionKey, Stored, Time,
+    BoxFuture, Create, Created, Doom, Doomed, End, Ended, Enter, Entered, Error, Index, Kind, Prolong, Prolonged, Save,
+    Saved, SessionHandle, SessionKey, Standing, Stored, Time, UserKey,
 };
 
 /// Clones share one store.
@@ -22,8 +23,10 @@ struct Inner {
 #[derive(Default)]
 struct State {
     calls: Calls,
-    /// What every operation answers instead. `None`: it works.
+    /// What every operation on sessions answers instead. `None`: it works.
     failure: Option<Kind>,
+    /// The same for every step on users' lists.
+    failure_of_lists: Option<Kind>,
 }
 
 /// How often each operation was asked for.
@@ -57,14 +60,20 @@ impl Watched {
         std::mem::take(&mut self.state().calls)
     }
 
-    /// Lets all operations fail like this from now on.
+    /// Lets all operations on sessions fail like this from now on.
     pub(crate) fn fail(&self, kind: Kind) {
         self.state().failure = Some(kind);
     }
 
-    /// Lets all operations work again.
+    /// Lets all steps on users' lists fail like this from now on, as where these are on another server.
+    pub(crate) fn fail_lists(&self, kind: Kind) {
+        self.state().failure_of_lists = Some(kind);
+    }
+
+    /// Lets all work again.
     pub(crate) fn heal(&self) {
-        self.state().failure = None;
+        let mut state = self.state();
+        (state.failure, state.failure_of_lists) = (None, None);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -75,6 +84,13 @@ impl Watched {
         let mut state = self.state();
         count(&mut state.calls);
         state.failure.map_or(Ok(&self.0.store), |kind| Err(Error::new(kind, "the test wants it so")))
+    }
+
+    fn lists(&self) -> Result<&dyn Index, Error> {
+        match self.state().failure_of_lists {
+            None => Ok(self.0.store.index().unwrap()),
+            Some(kind) => Err(Error::new(kind, "the test wants it so of lists")),
+        }
     }
 }
 
@@ -100,7 +116,37 @@ impl Store for Watched {
     }
 
     fn index(&self) -> Option<&dyn Index> {
-        self.0.store.index()
+        Some(self)
+    }
+}
+
+impl Index for Watched {
+    fn enter<'a>(&'a self, user: &'a UserKey, enter: &'a Enter) -> BoxFuture<'a, Result<Entered, Error>> {
+        Box::pin(async move { self.lists()?.enter(user, enter).await })
+    }
+
+    fn prolong<'a>(&'a self, user: &'a UserKey, prolong: &'a Prolong) -> BoxFuture<'a, Result<Prolonged, Error>> {
+        Box::pin(async move { self.lists()?.prolong(user, prolong).await })
+    }
+
+    fn doom<'a>(&'a self, user: &'a UserKey, doom: &'a Doom) -> BoxFuture<'a, Result<Doomed, Error>> {
+        Box::pin(async move { self.lists()?.doom(user, doom).await })
+    }
+
+    fn leave<'a>(&'a self, user: &'a UserKey, sessions: &'a [SessionHandle]) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.lists()?.leave(user, sessions).await })
+    }
+
+    fn standing<'a>(
+        &'a self,
+        user: &'a UserKey,
+        session: SessionHandle,
+    ) -> BoxFuture<'a, Result<Option<Standing>, Error>> {
+        Box::pin(async move { self.lists()?.standing(user, session).await })
+    }
+
+    fn sessions<'a>(&'a self, user: &'a UserKey) -> BoxFuture<'a, Result<Vec<SessionHandle>, Error>> {
+        Box::pin(async move { self.lists()?.sessions(user).await })
     }
 }
 

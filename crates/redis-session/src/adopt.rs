@@ -422,7 +422,7 @@ async fn enter(handle: &Handle, user: &User, id: &SessionId, wish: &WishChange) 
             Ok(false)
         }
         Entered::Entered { doomed, since_revoked: None } => {
-            listing::end_and_leave(settings, user, &doomed, Reason::Cap, Durability::Fast).await?;
+            listing::make_room(settings, user, &doomed).await?;
             Ok(true)
         }
     }

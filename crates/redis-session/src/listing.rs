@@ -53,13 +53,22 @@ pub(crate) async fn keep(handle: &Handle, need: Need) -> Result<Listed, Error> {
         let wishes = state.wish.apply(record.wishes, now);
         (handle.key(id), user.clone(), settings.entry_life(record.created, now, &wishes))
     };
-    let listed = prolong(settings, &user, &key, life).await;
-    match listed {
-        Err(error) if need == Need::WhereDue && handle.state().wish.is_empty() && error.is_unavailable() => {
+    match prolong(settings, &user, &key, life).await {
+        Err(error) if need == Need::WhereDue && handle.state().wish.is_empty() && is_no_answer(&error) => {
             Ok(Listed::AsItWas)
+        }
+        // What is not known of the list says nothing of the session: no write of it was sent.
+        Err(error) if error.is_outcome_unknown() => {
+            let message = "the list of the user's sessions did not answer, so nothing was written";
+            Err(CoreError::caused(Kind::Unavailable, message, error).into())
         }
         listed => listed,
     }
+}
+
+/// Whether the list said nothing: its server is away or silent, or what is at its key is none.
+fn is_no_answer(error: &Error) -> bool {
+    error.is_unavailable() || error.is_outcome_unknown() || error.is_corrupt()
 }
 
 async fn prolong(settings: &Settings, user: &User, key: &SessionKey, life: Duration) -> Result<Listed, Error> {
@@ -93,7 +102,7 @@ pub(crate) async fn look(settings: &Settings, key: &SessionKey) -> Result<Option
 /// which then finds its entry doomed. Tells of each that ended now, also where others fail, and answers how many did.
 ///
 /// # Errors
-/// `is_not_replicated` only where all of them ended.
+/// `is_not_replicated` only where all of them ended. `is_corrupt` only where all others ended: the entry stays.
 pub(crate) async fn end_and_leave(
     settings: &Settings,
     user: &User,
@@ -125,7 +134,8 @@ pub(crate) async fn end_and_leave(
                         Some(error) => missed = missed.or(Some(error)),
                     }
                 }
-                Err(error) => failed = Some(error),
+                // One that cannot be read is not what others wait for.
+                Err(error) => failed = failed.filter(|failed: &Error| !failed.is_corrupt()).or(Some(error)),
             }
         }
         if let Err(error) = self::leave(settings, user, &leave).await {
@@ -133,6 +143,27 @@ pub(crate) async fn end_and_leave(
         }
     }
     failed.or(missed).map_or(Ok(ended), Err)
+}
+
+/// Ends those that a login is to end before it begins: what it pushes out of the list, and what others have doomed and not
+/// ended.
+///
+/// # Errors
+/// One of them may live.
+pub(crate) async fn make_room(settings: &Settings, user: &User, doomed: &[SessionHandle]) -> Result<(), Error> {
+    if doomed.is_empty() {
+        return Ok(());
+    }
+    let ends = || end_and_leave(settings, user, doomed, Reason::Cap, Durability::Fast);
+    match ends().await {
+        // A reply that was another command's is told from a record that cannot be read by asking again.
+        Err(error) if error.is_corrupt() => match ends().await {
+            // It is no session for anybody, and keeps nobody out. Its entry stays doomed.
+            Err(error) if error.is_corrupt() => Ok(()),
+            ended => ended.map(drop),
+        },
+        ended => ended.map(drop),
+    }
 }
 
 /// How an end ended.

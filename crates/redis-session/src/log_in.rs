@@ -91,12 +91,12 @@ pub(crate) async fn log_in(handle: &Arc<Handle>, asked: &Asked) -> Result<(), Er
             continue;
         }
         if Rule::CapsEndBeforeTheWrite.holds() {
-            end_doomed(handle, asked, &doomed).await?;
+            make_room(handle, asked, &place, session, &doomed).await?;
         }
         match write(handle, asked, &place, session, rest(handle.durability(), begun)).await? {
             Written::Done => {
                 if !Rule::CapsEndBeforeTheWrite.holds() {
-                    end_doomed(handle, asked, &doomed).await?;
+                    listing::make_room(&handle.settings, &asked.user, &doomed).await?;
                 }
                 return check(handle, asked).await;
             }
@@ -208,11 +208,19 @@ async fn enter(
 }
 
 /// Step 3, and step 5 for those that it ends.
-async fn end_doomed(handle: &Handle, asked: &Asked, doomed: &[SessionHandle]) -> Result<(), Error> {
-    if doomed.is_empty() {
-        return Ok(());
+async fn make_room(
+    handle: &Handle,
+    asked: &Asked,
+    place: &Place,
+    session: SessionHandle,
+    doomed: &[SessionHandle],
+) -> Result<(), Error> {
+    let made = listing::make_room(&handle.settings, &asked.user, doomed).await;
+    if made.is_err() && place.is_alone() {
+        // Best effort: an entry without a session counts for the cap, and the next try would push out one more.
+        let _ = listing::leave(&handle.settings, &asked.user, &[session]).await;
     }
-    listing::end_and_leave(&handle.settings, &asked.user, doomed, Reason::Cap, Durability::Fast).await.map(drop)
+    made
 }
 
 enum Written {
