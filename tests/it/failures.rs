@@ -498,6 +498,48 @@ async fn what_is_at_a_session_s_key_and_is_no_session_is_refused_told_and_left_a
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_running_it_names_the_records_that_cannot_be_read_and_no_others() {
+    let redis = RedisServer::start();
+    let store = patient(&redis.url(), DEADLINE).await;
+    let log_in = get(async |session: Session| session.log_in("ada").await);
+    let app = app(RedisSessionLayer::with_store(store.clone(), keys()), &Runs::default());
+    let app = app.merge(Router::new().route("/log-in", log_in).layer(RedisSessionLayer::with_store(store, keys())));
+    let mut damaged = Vec::new();
+    for change in ["", "", "", "", "HSET @ nothing", "HDEL @", "SET", "copied"] {
+        let before = redis.run(&["KEYS", "sess:main:*"]).texts();
+        let browser = Browser::new(app.clone());
+        browser.get(if change.is_empty() { "/visit" } else { "/log-in" }).await;
+        let is_session = |key: &String| !key.contains(":user:") && !before.contains(key);
+        let key = redis.run(&["KEYS", "sess:main:*"]).texts().into_iter().find(is_session).unwrap();
+        match change {
+            "" => assert_eq!(browser.get(if before.len() < 2 { "/log-out" } else { "/rotate" }).await.status, 200),
+            "HSET @ nothing" => drop(redis.run(&["HSET", &key, "@", "nothing"])),
+            "HDEL @" => drop(redis.run(&["HDEL", &key, "@"])),
+            "SET" => {
+                redis.run(&["DEL", &key]);
+                redis.run(&["SET", &key, "1"]);
+            }
+            _ => {
+                let copy = format!("sess:main:{}", "x".repeat(22));
+                redis.run(&["COPY", &key, &copy]);
+                damaged.push(copy);
+            }
+        }
+        if !change.is_empty() && change != "copied" {
+            damaged.push(key);
+        }
+    }
+    let page = include_str!("../../docs/running.md");
+    let command = page.split("```sh\nredis-cli --scan").nth(1).unwrap().split("```").next().unwrap();
+    let command = format!("redis-cli() {{ command redis-cli -p {} \"$@\"; }}\nredis-cli --scan{command}", redis.port());
+    let said = std::process::Command::new("bash").args(["-c", &command]).output().unwrap();
+    let mut named: Vec<_> = String::from_utf8(said.stdout).unwrap().lines().map(str::to_owned).collect();
+    named.sort();
+    damaged.sort();
+    assert_eq!(named, damaged, "{}", String::from_utf8_lossy(&said.stderr));
+}
+
 async fn is_refused(behind: &Behind, key: &str, what: &str) {
     let before = behind.redis.run(&["DUMP", key]);
     behind.seen.take();

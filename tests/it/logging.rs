@@ -25,6 +25,7 @@ use tower::Layer;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+use crate::visitor::make_older;
 use crate::watched::{Seen, Watched, forged};
 
 const NAME: &str = "__Host-id";
@@ -73,6 +74,20 @@ impl Log {
         let name = |line: &str| Some(line.split_once(" event=\"")?.1.split_once('"')?.0.to_owned());
         self.text().lines().filter(|line| line.contains("redis_session:")).filter_map(name).collect()
     }
+}
+
+#[tokio::test]
+async fn r57_a_record_from_the_future_is_told_to_the_log() {
+    let redis = RedisServer::start();
+    let layer = RedisSessionLayer::connect(&redis.url(), KeyRing::random().unwrap()).await.unwrap();
+    let browser = Browser::new(app(layer));
+    browser.get("/visit").await;
+    make_older(&redis, -600_000);
+    let (log, _guard) = Log::listen();
+    browser.get("/visitor").await;
+    let text = log.text();
+    let told: Vec<_> = text.lines().filter(|line| line.contains("from the future")).collect();
+    assert!(matches!(&told[..], [line] if line.contains(" WARN ") && line.contains("corrupt record")), "{told:?}");
 }
 
 /// fred tells nobody why it does not connect again, and a password that is wrong looks like a Redis that is away.

@@ -154,11 +154,50 @@ async fn a_layer_may_do_without_sessions_on_all_its_routes_and_a_route_may_not()
     assert_eq!((browser.get("/").await.body.as_str(), browser.get("/strict").await.body.as_str()), ("New", "run"));
 }
 
+/// It is no outage, and does not end by itself: a logout is its visitor's way out.
 #[tokio::test]
-async fn a_record_that_is_none_is_no_outage() {
-    let place = place(|layer| layer.if_unavailable(IfUnavailable::Anonymous)).await;
+async fn who_has_a_damaged_record_sees_what_does_without_it_and_a_logout_takes_his_cookie_away() {
+    let place = place(|layer| layer).await;
+    let (browser, cookie) = (&place.browser, place.browser.cookie(NAME));
     place.store.fail(Kind::Corrupt);
-    assert_eq!(place.browser.get("/").await.status, 500);
+    for (path, status, body) in [
+        ("/", 200, "Unavailable, visits None, 0 messages"),
+        ("/maybe", 200, "false"),
+        ("/everything", 200, "0 of 12"),
+        ("/account", 500, ""),
+        ("/office", 500, ""),
+        ("/visit", 500, ""),
+    ] {
+        let page = browser.get(path).await;
+        assert_eq!((page.status.as_u16(), page.body.as_str()), (status, body), "{path}");
+        assert_eq!((page.header("retry-after"), page.set_cookies().len()), (None, 0), "{path}: {page:?}");
+    }
+    assert_eq!((browser.cookie(NAME), place.runs.load(Ordering::SeqCst)), (cookie, 0));
+    let page = log_out(browser, Some("same-origin")).await;
+    assert_eq!((page.status.as_u16(), page.set_cookies()), (500, vec![REMOVAL.to_owned()]), "{page:?}");
+    assert_eq!(browser.get("/").await.body, "New, visits None, 0 messages");
+}
+
+/// A reply that was another command's looks like a damaged record, once.
+#[tokio::test(start_paused = true)]
+async fn a_logout_that_met_what_it_could_not_read_is_tried_again_and_given_up_where_it_stays_so() {
+    for is_lasting in [false, true] {
+        let place = place(|layer| layer).await;
+        let replay = place.browser.copy();
+        place.store.fail(Kind::Corrupt);
+        let page = log_out(&place.browser, Some("same-origin")).await;
+        assert_eq!((page.status.as_u16(), page.set_cookies().len()), (500, 1), "{page:?}");
+        if !is_lasting {
+            place.store.heal();
+        }
+        place.store.calls();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let loads = place.store.calls().loads;
+        place.store.heal();
+        let status = if is_lasting { "Alive, visits Some(2)" } else { "Ended(LoggedOut), visits None" };
+        assert_eq!(replay.get("/").await.body, format!("{status}, 0 messages"));
+        assert_eq!(loads, if is_lasting { 2 } else { 1 });
+    }
 }
 
 #[tokio::test]

@@ -60,6 +60,8 @@ impl<L> Session<Untyped, L> {
             let again = match look(handle).await {
                 Ok(Looked::Over(status)) => return status,
                 Ok(Looked::Alive { left }) => left.min(LOOKS_EVERY),
+                // It is not mended by itself.
+                Err(error) if error.is_corrupt() => LOOKS_EVERY,
                 Err(_) => LOOKS_AGAIN,
             };
             // Not before the deadline, which counts in milliseconds.

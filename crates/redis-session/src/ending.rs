@@ -184,22 +184,27 @@ async fn read_and_go_on(handle: Arc<Handle>, id: SessionId, reason: Reason) {
     .await;
 }
 
-/// The first answer that is no error. `None`: there was none in all the time; an attempt under way is given up then.
+/// The first answer that is no error. `None`: there was none in all the time, or a record that cannot be read; an attempt
+/// under way is given up then.
 async fn tried_again<T, F>(handle: &Handle, attempt: impl Fn() -> F) -> Option<T>
 where
     F: Future<Output = Result<T, Error>>,
 {
     let (until, mut pause) = (Instant::now() + ENDS_ARE_TRIED_FOR, Duration::from_millis(100));
+    let mut unreadable = 0;
     let answer = tokio::time::timeout_at(until, async {
-        loop {
+        // The first such reply may have been another command's.
+        while unreadable < 2 {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            if let Ok(answer) = attempt().await {
-                return answer;
+            match attempt().await {
+                Ok(answer) => return Some(answer),
+                Err(error) => unreadable += u32::from(error.is_corrupt()),
             }
         }
+        None
     });
-    if let Ok(answer) = answer.await {
+    if let Ok(Some(answer)) = answer.await {
         return Some(answer);
     }
     tracing::error!(target: "redis_session", realm = &*handle.settings.realm, "a session could not be ended");

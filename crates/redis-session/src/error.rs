@@ -59,6 +59,11 @@ impl Error {
         Self::new(Kind::Committed, "the response has left already, so nothing more can be saved with it")
     }
 
+    /// Whether a session could not be read that may be there: by a store that is away, or since its record is damaged.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.is_unavailable() || self.is_corrupt()
+    }
+
     /// The status that this error is as a response.
     pub fn status(&self) -> StatusCode {
         match self.kind() {

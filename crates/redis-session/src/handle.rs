@@ -117,7 +117,8 @@ impl State {
     /// Whether anything may be edited.
     ///
     /// # Errors
-    /// `is_committed`: the response has left. `is_unavailable`: the session could not be read, and is served as empty.
+    /// `is_committed`: the response has left. `is_unavailable`, `is_corrupt`: the session could not be read, and is served as
+    /// empty.
     pub(crate) fn may_edit(&self) -> Result<(), Error> {
         if self.left { Err(Error::committed()) } else { self.was_read() }
     }
@@ -125,11 +126,12 @@ impl State {
     /// Whether anything is known of the session.
     ///
     /// # Errors
-    /// `is_unavailable`: it could not be read, and is served as empty.
+    /// `is_unavailable`, `is_corrupt`: it could not be read, and is served as empty.
     pub(crate) fn was_read(&self) -> Result<(), Error> {
         let Loaded::Failed(cause) = &self.loaded else { return Ok(()) };
         let message = "the session could not be read, so nothing is known of it and nothing can be changed in it";
-        Err(CoreError::caused(Kind::Unavailable, message, cause.clone()).into())
+        let kind = if cause.is_corrupt() { Kind::Corrupt } else { Kind::Unavailable };
+        Err(CoreError::caused(kind, message, cause.clone()).into())
     }
 }
 
@@ -621,7 +623,10 @@ impl Handle {
         let end = End { not_after, reason: Reason::Expired, whose: Whose::Expired(self.life()) };
         match self.settings.store.end(key, &end).await {
             // Not past its deadline: it is from the future, and refused until the store's clock has caught up.
-            Ok(Ended::Alive) => self.tell(Event::StoreFailed(Kind::Corrupt)),
+            Ok(Ended::Alive) => {
+                let message = "the stored record is from the future of the store's clock, and refused until that comes";
+                drop(self.store_failed(CoreError::new(Kind::Corrupt, message)));
+            }
             Ok(_) => self.tell(Event::Expired),
             // It is refused all the same, and ended by the next request.
             Err(error) => drop(self.store_failed(error)),

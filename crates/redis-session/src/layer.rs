@@ -139,9 +139,10 @@ pub enum IfReused {
     EndSession,
 }
 
-/// What a request gets whose session cannot be read: Redis is down, frozen, loading, or failing over. The visitor's cookie
-/// is kept in any case, so that the next request has its session again, and no guard ([`LoggedIn`](crate::LoggedIn),
-/// [`Fresh`](crate::Fresh), [`RequireLogin`](crate::RequireLogin)) lets anybody through.
+/// What a request gets whose session cannot be read: Redis is down, frozen, loading, or failing over, or what it has at the
+/// session's key is no record of this library (`is_corrupt`). The visitor's cookie is kept in any case, so that the next
+/// request has its session again, and no guard ([`LoggedIn`](crate::LoggedIn), [`Fresh`](crate::Fresh),
+/// [`RequireLogin`](crate::RequireLogin)) lets anybody through.
 ///
 /// A route that has another policy than its layer says so in its requests' extensions:
 ///
@@ -171,11 +172,12 @@ pub enum IfReused {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IfUnavailable {
-    /// The error, with status 503 and `Retry-After`: its handler is not run.
+    /// The error, with status 503 and `Retry-After`, or 500 where the record is damaged: its handler is not run.
     #[default]
     Refuse,
     /// An empty session of [`Status::Unavailable`](crate::Status::Unavailable). Whatever would change it is an error
-    /// (`is_unavailable`), but for a logout, which also takes the cookie away and ends the session once it can be read.
+    /// (`is_unavailable`, or `is_corrupt`), but for a logout, which also takes the cookie away and ends the session once it
+    /// can be read.
     /// No cache may keep the response.
     Anonymous,
 }
@@ -381,7 +383,7 @@ impl<L> RedisSessionLayer<L> {
         self.with(|settings| settings.if_reused = if_reused)
     }
 
-    /// What a request gets whose session cannot be read. Default: a 503. A route may have a policy of its own, in its
+    /// What a request gets whose session cannot be read. Default: the error. A route may have a policy of its own, in its
     /// requests' extensions.
     pub fn if_unavailable(self, if_unavailable: IfUnavailable) -> Self {
         self.with(|settings| settings.if_unavailable = if_unavailable)

@@ -198,7 +198,7 @@ impl<L> Session<Untyped, L> {
             handle.state().asked_for = true;
             let if_unavailable = of_route.unwrap_or(handle.settings.if_unavailable);
             match handle.load(word).await {
-                Err(error) if if_unavailable == IfUnavailable::Refuse || !error.is_unavailable() => Err(error),
+                Err(error) if if_unavailable == IfUnavailable::Refuse || !error.is_unreadable() => Err(error),
                 _ => Ok(Self::of(handle)),
             }
         }

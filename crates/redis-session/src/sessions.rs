@@ -265,7 +265,7 @@ impl<L> Sessions<L> {
     ///
     /// # Errors
     /// `is_not_logged_in`: nobody is logged in in this session. `is_gone`: it ended, or is itself about to be ended.
-    /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live. `is_not_replicated`: as with
+    /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live. `is_corrupt`, `is_not_replicated`: as with
     /// [`revoke_all`](Self::revoke_all).
     pub async fn revoke_others(&self, session: &Session<Untyped, L>) -> Result<usize, Error> {
         let handle = &session.handle;
@@ -302,8 +302,9 @@ impl<L> Sessions<L> {
     /// Ends all sessions of a user, and the logins under way whose requests came before. Answers how many ended.
     ///
     /// # Errors
-    /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live. `is_not_replicated`: all of them ended, and
-    /// a failover now may bring some back.
+    /// `is_unavailable`, `is_outcome_unknown`: the store failed; some may live. `is_corrupt`: all but those ended that no server
+    /// of this version can read; they stay where they are. `is_not_replicated`: all of them ended, and a failover now may
+    /// bring some back.
     pub async fn revoke_all(&self, user: impl Display) -> Result<usize, Error> {
         let user = User::new(user)?;
         match self.doom(&user, Which::All).await? {

@@ -81,7 +81,7 @@ async fn let_through<L: 'static>(settings: &Settings, request: Request) -> Resul
     let source = look(request.headers(), request.uri(), &settings.origins).map_err(refuse)?;
     match Session::<Untyped, L>::asked_for_as::<CsrfLayer<L>>(request.extensions()).await {
         // Its route may do without the session: whether it does is not for this layer to say.
-        Err(error) if !error.is_unavailable() => return Err(error),
+        Err(error) if !error.is_unreadable() => return Err(error),
         _ => {}
     }
     if nothing_to_use(&handle, source)? {
