@@ -7,7 +7,8 @@ use axum::extract::FromRequestParts;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use redis_session::{
-    Error, Event, KeyRing, Kind, Level, Listing, Main, Reason, RedisSessionLayer, Refusal, Session, Sessions, Status, Untyped,
+    Error, Event, KeyRing, Kind, Level, Listing, Main, Reason, RedisSessionLayer, Refusal, Session, Sessions, Status,
+    Untyped,
 };
 use redis_session_testkit::{Browser, Page, RedisServer};
 
@@ -526,7 +527,10 @@ async fn a_list_that_says_nothing_keeps_nobody_from_saving_and_leaves_nothing_un
             })
             .await;
         let error = answer.error.unwrap();
-        assert!(!error.is_outcome_unknown() && (error.is_unavailable() || kind == Kind::Corrupt), "{kind:?}: {error:?}");
+        assert!(
+            !error.is_outcome_unknown() && (error.is_unavailable() || kind == Kind::Corrupt),
+            "{kind:?}: {error:?}"
+        );
         store.heal();
         assert_eq!(ada.visit(async |session| session.get::<u64>("orders")).await, Some(1), "{kind:?}");
         assert_eq!(ada.user().await.as_deref(), Some("ada"));
