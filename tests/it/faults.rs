@@ -13,14 +13,14 @@ use axum::extract::State;
 use axum::routing::get;
 use futures_util::stream::{self, StreamExt as _};
 use redis_session::{Expiry, KeyRing, RedisSessionLayer, RedisStore, RedisStoreOptions, Session, Sessions};
-use redis_session_testkit::{Action, Browser, Cluster, Command, Page, Proxy, RedisOptions, RedisServer};
+use redis_session_testkit::{Action, Browser, Cluster, Command, Page, Proxy, RedisOptions, RedisServer, slack};
 
 /// The store's, as it is by default.
 const DEADLINE: Duration = Duration::from_millis(250);
-/// How much later than that an answer may be, by the rule; and what a busy machine may add.
-const LATEST: Duration = Duration::from_millis(250 + 50 + 1000);
-/// How soon after the end of a fault the first good answer is due; and what a busy machine may add.
-const BACK: Duration = Duration::from_millis(500 + 1500);
+/// When an answer is due: a twentieth of a second after the deadline.
+const LATEST: Duration = Duration::from_millis(250 + 50);
+/// How soon after the end of a fault the first good answer is due.
+const BACK: Duration = Duration::from_millis(500);
 /// Faults that are looked at side by side: most of the time is waiting.
 const AT_ONCE: usize = 4;
 
@@ -254,7 +254,7 @@ struct Shop {
     app: Router,
     /// The same, but that every request is a touch.
     touching: Router,
-    /// Who looks whether all is well.
+    /// Who looks whether all is well: somebody with a session, since Redis is not asked about strangers.
     witness: Browser<Router>,
 }
 
@@ -276,7 +276,7 @@ impl Shop {
         let app = paths(&site).layer(layer);
         let witness = Browser::new(app.clone());
         let shop = Self { touching: paths(&site).layer(touching), witness, app, site };
-        shop.visitor(&shop.app).await;
+        while shop.witness.get("/create").await.status != 200 {}
         shop
     }
 
@@ -294,7 +294,7 @@ impl Shop {
 
     /// Until reading and writing work again. Answers how long the first good answer took.
     async fn well(&self, since: Instant) -> Duration {
-        while self.witness.get("/load").await.status != 200 {
+        while self.witness.get("/load").await.body != "Some(0)" {
             assert!(since.elapsed() < Duration::from_secs(20), "it does not recover");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -387,16 +387,15 @@ impl Shop {
     }
 }
 
-/// `WRITE_FAULTS=1` writes the page anew.
+/// `WRITE_FAULTS=1` writes the page anew, with `STRICT_TIMES=1` only if the times are as promised.
 #[tokio::test(flavor = "multi_thread")]
 async fn r83_r85_r86_r88_r91_each_fault_at_each_operation_is_answered_in_time_and_recovered_from() {
     let of_a_cluster = FAULTS.into_iter().filter(|(name, _)| OF_A_CLUSTER.contains(name));
     let looks = FAULTS.into_iter().map(|(name, fault)| tokio::spawn(look_at(name, fault, Servers::single)));
     let looks = looks.chain(of_a_cluster.map(|(name, fault)| tokio::spawn(look_at(name, fault, Servers::cluster))));
-    let rows: Vec<(&str, Vec<Cell>)> = stream::iter(looks).buffered(AT_ONCE).map(Result::unwrap).collect().await;
-    let cells = || rows.iter().flat_map(|(_, row)| row);
-    let latest = cells().map(|cell| cell.answered).max().unwrap();
-    let longest_away = cells().map(|cell| cell.back).max().unwrap();
+    let rows: Vec<Row> = stream::iter(looks).buffered(AT_ONCE).map(Result::unwrap).collect().await;
+    let latest = rows.iter().map(|row| row.answered).max().unwrap();
+    let longest_away = rows.iter().map(|row| row.back).max().unwrap();
     println!(
         "the longest answer took {latest:?}, and the first good one came at most {longest_away:?} after the end of a fault"
     );
@@ -407,23 +406,35 @@ async fn r83_r85_r86_r88_r91_each_fault_at_each_operation_is_answered_in_time_an
     if std::env::var("WRITE_FAULTS").is_ok() {
         std::fs::write(path, wanted).unwrap();
     } else {
+        let (page, wanted) = (without_times(page), without_times(&wanted));
         assert_eq!(page, wanted, "docs/faults.md is not what was found: WRITE_FAULTS=1 writes it anew");
     }
 }
 
-const BEGIN: &str = "| --- | --- | --- | --- | --- | --- | --- | --- |\n";
+/// A row of a table: a fault at all operations.
+struct Row {
+    name: &'static str,
+    statuses: Vec<u16>,
+    /// The longest answer.
+    answered: Duration,
+    /// The longest time from the end of the fault to the first good answer.
+    back: Duration,
+}
+
+const BEGIN: &str = "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
 const END: &str = "\n<!-- The end of what tests/it/faults.rs found. -->\n";
 
 /// The page, with what was found between these.
-fn with_tables(page: &str, tables: [&[(&str, Vec<Cell>)]; 2]) -> String {
+fn with_tables(page: &str, tables: [&[Row]; 2]) -> String {
     let (mut wanted, mut rest) = (String::new(), page);
     for rows in tables {
         let (head, after) = rest.split_once(BEGIN).expect("the beginning of a table");
         let (_, tail) = after.split_once(END).expect("the end of a table");
         wanted.extend([head, BEGIN]);
-        for (name, row) in rows {
-            let statuses = row.iter().map(|cell| cell.status.to_string()).collect::<Vec<_>>().join(" | ");
-            writeln!(wanted, "| {name} | {statuses} |").unwrap();
+        for Row { name, statuses, answered, back } in rows {
+            let statuses = statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" | ");
+            let [answered, back] = [answered, back].map(|time| time.as_micros().div_ceil(1000));
+            writeln!(wanted, "| {name} | {statuses} | {answered} ms | {back} ms |").unwrap();
         }
         wanted.push_str(END);
         rest = tail;
@@ -431,8 +442,15 @@ fn with_tables(page: &str, tables: [&[(&str, Vec<Cell>)]; 2]) -> String {
     wanted + rest
 }
 
+/// The page without the last two columns of these tables, which no two runs find the same.
+fn without_times(page: &str) -> String {
+    let statuses = |row: &str| row.rsplitn(3, " | ").nth(2).unwrap_or_default().to_owned();
+    let line = |line: &str| if line.ends_with(" ms |") { statuses(line) } else { line.to_owned() };
+    page.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// One row of the table.
-async fn look_at(name: &'static str, fault: Fault, servers: fn() -> Servers) -> (&'static str, Vec<Cell>) {
+async fn look_at(name: &'static str, fault: Fault, servers: fn() -> Servers) -> Row {
     // A cluster takes two seconds, in which others would wait for this thread.
     let servers = tokio::task::spawn_blocking(servers).await.unwrap();
     let shop = Shop::open(servers, fault).await;
@@ -444,7 +462,7 @@ async fn look_at(name: &'static str, fault: Fault, servers: fn() -> Servers) -> 
     let (answered, back) = (most(|cell| cell.answered), most(|cell| cell.back));
     let statuses: Vec<u16> = cells.iter().map(|cell| cell.status).collect();
     println!("{name}: {statuses:?}, the longest answer after {answered:?}, back at most {back:?} after the end");
-    assert!(answered < LATEST, "{name}: an answer took {answered:?}");
-    assert!(back < BACK, "{name}: back after {back:?}");
-    (name, cells)
+    assert!(answered < LATEST + slack(Duration::from_secs(1)), "{name}: an answer took {answered:?}");
+    assert!(back < BACK + slack(Duration::from_millis(1500)), "{name}: back after {back:?}");
+    Row { name, statuses, answered, back }
 }

@@ -4,6 +4,7 @@
 //! - [`Replicas`], [`Sentinels`], [`Cluster`]: several of them, as a primary and its replicas, guarded, or sharded.
 //! - [`Proxy`]: stands before a Redis, counts commands, and loses, delays or answers single ones.
 //! - [`Browser`]: cookies as a browser keeps them, before a router in the same process or ([`HttpBrowser`]) a server.
+//! - [`slack`]: what a busy machine may add to a bound of time.
 //! - `Authority` (feature `tls`): certificates for a redis-server with TLS.
 //! - `Chromium` (feature `chromium`): a real browser.
 //!
@@ -35,6 +36,7 @@ mod redis;
 mod replicas;
 mod resp;
 mod sentinel;
+mod slack;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -49,5 +51,6 @@ pub use redis::{RedisOptions, RedisServer};
 pub use replicas::Replicas;
 pub use resp::Reply;
 pub use sentinel::{SentinelOptions, Sentinels};
+pub use slack::slack;
 #[cfg(feature = "tls")]
 pub use tls::{Authority, Identity};

@@ -362,7 +362,7 @@ fn ada() -> UserKey {
     User::new("ada").unwrap().key(&"main".into())
 }
 
-fn enter(visitor: &Visitor) -> Enter {
+pub(crate) fn enter(visitor: &Visitor) -> Enter {
     let (session, life) = (visitor.key.handle(), Duration::from_secs(600));
     Enter { session, life, cap: None, age: Duration::ZERO, instead_of: None, not_after: Time::MAX }
 }

@@ -3,11 +3,14 @@
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use redis_session_core::{Error, Kind, Saved, Store};
+use redis_session_core::{
+    Doom, Doomed, Enter, Entered, Error, Index, Kind, Prolong, Prolonged, Saved, Store, Time, User, UserKey, Which,
+};
 use redis_session_store::RedisStore;
 use redis_session_testkit::{Action, Proxy, RedisServer};
 
-use crate::{Visitor, count, destroy, set, until};
+use crate::durable::enter;
+use crate::{Visitor, count, destroy, patient, set, until};
 
 /// The deadline, and what a busy machine may add.
 const IN_TIME: Duration = Duration::from_millis(250 + 150);
@@ -85,6 +88,78 @@ async fn r84_a_write_whose_reply_was_lost_is_told_by_the_same_bytes() {
     let again = async || matches!(store.save(&visitor.key, &save).await, Ok(Saved::Saved { .. }));
     until("the answer", again).await;
     assert_eq!(redis.run(&["HGET", &visitor.name(), "n"]).int(), 1);
+}
+
+/// A step on the list of a user's sessions.
+#[derive(Clone, Copy, Debug)]
+enum OnList {
+    Enter,
+    Prolong,
+    Doom,
+}
+
+impl OnList {
+    /// Answers whether it came too late.
+    async fn run(self, store: &RedisStore, user: &UserKey, listed: &Visitor, not_after: Time) -> Result<bool, Error> {
+        let session = listed.key.handle();
+        match self {
+            Self::Enter => {
+                let enter = Enter { cap: Some(1), not_after, ..enter(&Visitor::new()) };
+                Ok(store.enter(user, &enter).await? == Entered::Late)
+            }
+            Self::Prolong => {
+                let prolong = Prolong { session, life: Duration::from_secs(1200), add: false, not_after };
+                Ok(store.prolong(user, &prolong).await? == Prolonged::Late)
+            }
+            Self::Doom => Ok(store.doom(user, &Doom { which: Which::All, not_after }).await? == Doomed::Late),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r84_what_is_held_on_its_way_to_the_list_of_a_users_sessions_until_its_time_is_over_does_nothing() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(redis.address());
+    let store = patient(&proxy.url()).await;
+    let now = || {
+        let time = redis.run(&["TIME"]).texts();
+        let [seconds, micros] = [0, 1].map(|part| time[part].parse::<u64>().unwrap());
+        Time::from_millis(seconds * 1000 + micros / 1000)
+    };
+    for step in [OnList::Enter, OnList::Prolong, OnList::Doom] {
+        // Whether the caller hears of it.
+        for cut in [false, true] {
+            let listed = Visitor::new();
+            let users = ["in time", "late"].map(|when| User::new(format!("{step:?} {cut} {when}")).unwrap());
+            let [in_time, late] = users.map(|user| user.key(&"main".into()));
+            let list = |user: &UserKey| {
+                redis.run(&["ZRANGE", &format!("sess:{}", user.to_text()), "0", "-1", "WITHSCORES"]).texts()
+            };
+            for user in [&in_time, &late] {
+                store.enter(user, &enter(&listed)).await.unwrap();
+            }
+            // From here on Redis knows the script, so that it is the script that is held.
+            let before = list(&in_time);
+            assert!(!step.run(&store, &in_time, &listed, Time::MAX).await.unwrap());
+            assert_ne!(list(&in_time), before, "{step:?}");
+
+            let (before, not_after) = (list(&late), now() + Duration::from_millis(100));
+            proxy.fault_next("EVALSHA", Action::HoldThenSend { after: Duration::MAX, cut });
+            let release = async {
+                proxy.until_held(1).await;
+                until("the end of its time", async || now() > not_after).await;
+                proxy.release();
+                proxy.until_settled().await;
+            };
+            let (answer, ()) = tokio::join!(step.run(&store, &late, &listed, not_after), release);
+            match cut {
+                false => assert!(answer.unwrap(), "{step:?}: the script says that it is late"),
+                true => assert!(answer.unwrap_err().is_outcome_unknown(), "{step:?}"),
+            }
+            assert_eq!(list(&late), before, "{step:?}, cut: {cut}");
+            until("the connection", async || store.ping().await.is_ok()).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

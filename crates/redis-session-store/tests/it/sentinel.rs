@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use redis_session_core::Store;
 use redis_session_store::RedisStore;
-use redis_session_testkit::{RedisServer, Sentinels, store_contract};
+use redis_session_testkit::{RedisServer, Sentinels, slack, store_contract};
 
 use crate::load::Load;
 use crate::{Visitor, destroy, until};
@@ -87,7 +87,8 @@ async fn r79_the_store_follows_the_primary_and_is_back_before_sentinel_tells_of_
         [Fault::FailoverByHand, Fault::PrimaryKilled, Fault::PrimaryFrozen, Fault::FirstSentinelFrozenAndPrimaryKilled]
     {
         let sentinels = Sentinels::start();
-        let store = store(&sentinels, Duration::from_millis(250)).await;
+        let deadline = Duration::from_millis(250);
+        let store = store(&sentinels, deadline).await;
         let visitors: Vec<_> = (0..4).map(|_| Arc::new(Visitor::new())).collect();
         let load = Load::start(&store, &visitors, Duration::from_millis(4)).await;
         load.goes_on(500).await;
@@ -115,8 +116,8 @@ async fn r79_the_store_follows_the_primary_and_is_back_before_sentinel_tells_of_
              {slowest:?}; {} of {sent} acknowledged writes lost",
             all.iter().map(|(_, lost)| lost).sum::<u64>()
         );
-        assert!(gap < announced + SECOND, "{fault:?}: {gap:?} without service");
-        assert!(slowest < SECOND, "{fault:?}: {slowest:?}");
+        assert!(gap < announced + slack(SECOND), "{fault:?}: {gap:?} without service");
+        assert!(slowest < deadline + Duration::from_millis(50) + slack(SECOND * 7 / 10), "{fault:?}: {slowest:?}");
     }
 }
 
