@@ -22,15 +22,16 @@ all() {
   python3 tests/kubernetes.py kubernetes/*.yaml || return
   local features
   features=$(gated | awk '$2 != "mutants" { print $1 "/" $2 }' | sort -u | paste -sd ,) || return
+  # Always the whole workspace and these features, so that nothing that it depends on is built twice.
   cargo test --workspace --no-fail-fast --features "$features" || return
   # Whether the benchmarks work; what they find is for `cargo bench`.
-  cargo test --package redis-session-workspace --bench http --bench timing || return
-  # What a build without TLS refuses.
-  cargo test --package redis-session-store --test it -- by_a_build_without_it || return
+  cargo test --workspace --features "$features" --bench http --bench timing || return
   # Apart, so that the tests before run what users get: with this feature, tests can take rules of the protocol out.
   gated | awk '$2 == "mutants"' | while read -r package feature test; do
-    cargo test --package "$package" --features "$feature" --test "$test" </dev/null || exit
-  done
+    cargo test --workspace --features "$features,$package/$feature" --test "$test" </dev/null || exit
+  done || return
+  # What a build without TLS refuses.
+  cargo test --package redis-session-store --test it -- by_a_build_without_it
 }
 
 log=$(mktemp)
