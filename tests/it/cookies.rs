@@ -1,5 +1,6 @@
 //! The session's cookie as browsers and attackers meet it: what is sent, what is taken, and what it costs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::Request;
 use redis_session::{
-    Cookie, Error, Event, Expiry, KeyRing, Kind, MemoryStore, RedisSessionLayer, Refusal, SameSite, Session, Status,
+    Clock, Cookie, Error, Event, Expiry, KeyRing, Kind, MemoryStore, RedisSessionLayer, Refusal, SameSite, Session,
+    Status,
 };
 use redis_session_core::{Error as CoreError, Random, SessionId};
 use redis_session_testkit::{Browser, Page, RedisServer};
@@ -74,6 +76,27 @@ async fn visitor(app: Router) -> (Browser<Router>, String) {
     assert_eq!(browser.get("/visit").await.status, 200);
     let value = browser.cookie(NAME).unwrap();
     (browser, value)
+}
+
+#[tokio::test]
+async fn r01_two_applications_of_the_same_keys_and_one_stopped_clock_give_different_ids() {
+    const VISITORS: usize = 200;
+    let (keys, clock) = (keys(), Clock::manual());
+    let mut halves = HashSet::new();
+    for _ in 0..2 {
+        let store = MemoryStore::new().clock(clock.clone());
+        let app = app(RedisSessionLayer::with_store(store, keys.clone()));
+        for _ in 0..VISITORS {
+            let (browser, value) = visitor(app.clone()).await;
+            browser.get("/rotate").await;
+            let rotated = browser.cookie(NAME).unwrap();
+            let [first, second] = [value, rotated].map(|value| URL_SAFE_NO_PAD.decode(&value[1..]).unwrap());
+            // After four bytes of the key's id: which session it is, which stays at a rotation, and what proves the right to it.
+            assert_eq!(first[4..20], second[4..20]);
+            halves.extend([&first[4..20], &first[20..36], &second[20..36]].map(<[u8]>::to_vec));
+        }
+    }
+    assert_eq!(halves.len(), 2 * VISITORS * 3);
 }
 
 #[tokio::test]

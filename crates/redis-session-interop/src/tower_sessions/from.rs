@@ -27,6 +27,12 @@ const DEADLINE: &str = "@deadline";
 /// Some of their stores keep whole seconds; the exact deadline is among the data.
 const A_SECOND: Duration = Duration::from_secs(1);
 
+// No error of theirs is kept as a cause. They are texts, whoever wrote the store, and session data may be in all of them: a
+// decoder names the value that does not fit, and a database that refuses a command may repeat its arguments.
+const FAILED: &str = "the store of tower-sessions failed; why is left out, since session data may be in its text";
+const FAILED_TO_WRITE: &str =
+    "the store of tower-sessions failed while it wrote; why is left out, since session data may be in its text";
+
 /// Any store of tower-sessions under our layer: for moving step by step, or where there is no Redis. The contract of a store
 /// was run on theirs in memory and on theirs for Redis; those for Postgres, SQLite and other databases were not tried.
 ///
@@ -66,7 +72,8 @@ const A_SECOND: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// `is_unavailable`: their store failed, or did not answer in time. `is_outcome_unknown`: it failed while it wrote.
-/// `is_corrupt`: a record that does not decode; it is left alone.
+/// `is_corrupt`: a record that does not decode; it is left alone. What their store says of a failure is in none of them,
+/// since session data may be in it: to see it, put a store of your own around theirs that logs what fits.
 pub struct FromTowerSessions<S> {
     theirs: Arc<S>,
     clock: Clock,
@@ -89,16 +96,10 @@ impl<S: SessionStore> FromTowerSessions<S> {
     async fn read(&self, key: &SessionKey, by: Instant) -> Result<Option<Kept>, Error> {
         let record = match timeout_at(by, self.theirs.load(&id_of(key))).await {
             Ok(Ok(record)) => record,
-            Ok(Err(error @ session_store::Error::Decode(_))) => {
-                return Err(Error::caused(
-                    Kind::Corrupt,
-                    "the store of tower-sessions has a record that does not decode",
-                    error,
-                ));
+            Ok(Err(session_store::Error::Decode(_))) => {
+                return Err(Error::new(Kind::Corrupt, "the store of tower-sessions has a record that does not decode"));
             }
-            Ok(Err(error)) => {
-                return Err(Error::caused(Kind::Unavailable, "the store of tower-sessions failed", error));
-            }
+            Ok(Err(_)) => return Err(Error::new(Kind::Unavailable, FAILED)),
             Err(_) => return Err(Error::new(Kind::Unavailable, "the store of tower-sessions did not answer in time")),
         };
         record.map(|record| unpacked(record, key)).transpose()
@@ -119,33 +120,40 @@ impl<S: SessionStore> FromTowerSessions<S> {
         let (answer, kept) = decide(living.map(|kept| &kept.stored), now);
         if let Some(kept) = kept {
             let written = timeout_at(by, self.write(key, there.is_some(), &kept)).await;
-            let message = "the store of tower-sessions failed while it wrote";
             match written {
-                Ok(Ok(())) => {}
-                Ok(Err(error @ session_store::Error::Encode(_))) => {
-                    return Err(Error::caused(
-                        Kind::Field,
-                        "the store of tower-sessions cannot encode the session",
-                        error,
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => {
+                    return Err(Error::new(
+                        Kind::OutcomeUnknown,
+                        "others have created the same session in the store of tower-sessions meanwhile",
                     ));
                 }
-                Ok(Err(error)) => return Err(Error::caused(Kind::OutcomeUnknown, message, error)),
-                Err(elapsed) => return Err(Error::caused(Kind::OutcomeUnknown, message, elapsed)),
+                Ok(Err(session_store::Error::Encode(_))) => {
+                    return Err(Error::new(Kind::Field, "the store of tower-sessions cannot encode the session"));
+                }
+                Ok(Err(_)) => return Err(Error::new(Kind::OutcomeUnknown, FAILED_TO_WRITE)),
+                Err(_) => {
+                    return Err(Error::new(
+                        Kind::OutcomeUnknown,
+                        "the store of tower-sessions did not answer a write in time",
+                    ));
+                }
             }
         }
         Ok(answer)
     }
 
-    async fn write(&self, key: &SessionKey, is_there: bool, kept: &Kept) -> session_store::Result<()> {
+    /// `false`: others were first, and it is theirs that stays.
+    async fn write(&self, key: &SessionKey, is_there: bool, kept: &Kept) -> session_store::Result<bool> {
         let packed = packed(key, kept);
         if is_there {
-            return self.theirs.save(&packed).await;
+            return self.theirs.save(&packed).await.map(|()| true);
         }
         for _ in 0..2 {
             let mut record = packed.clone();
             self.theirs.create(&mut record).await?;
             if record.id == packed.id {
-                return Ok(());
+                return Ok(true);
             }
             // They take another id where something is at this one: another process's session, or what they do not show, an
             // expired record.
@@ -155,7 +163,7 @@ impl<S: SessionStore> FromTowerSessions<S> {
             }
             self.theirs.delete(&packed.id).await?;
         }
-        Err(session_store::Error::Backend("others have created the same session meanwhile".to_owned()))
+        Ok(false)
     }
 }
 

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::percent_decode;
+use redis_session::fred::error::{Error as FredError, ErrorKind};
 use redis_session::fred::interfaces::KeysInterface;
 use redis_session::{Cookie, Lives, OldSession, Predecessor, Refusal};
 use redis_session_core::{BoxFuture, Error, Kind};
@@ -298,8 +299,25 @@ impl<C: KeysInterface + Send + Sync + 'static> Predecessor for OldTowerSessions<
     }
 }
 
-fn failed(error: redis_session::fred::error::Error) -> Error {
-    Error::caused(Kind::Unavailable, "the Redis of the sessions of before failed", error)
+/// Of an error of Redis only its word, and the cause only where no reply can be in it: a Redis that refuses a command repeats
+/// its arguments, and where the cookie is not signed, the old id among them works as one.
+fn failed(error: FredError) -> Error {
+    use ErrorKind::{Backpressure, Canceled, IO, Routing, Timeout};
+    let message = "the Redis of the sessions of before failed";
+    match (error.kind(), word(error.details())) {
+        (IO | Timeout | Canceled | Routing | Backpressure, _) => Error::caused(Kind::Unavailable, message, error),
+        (_, Some(word)) => {
+            Error::new(Kind::Unavailable, format!("the Redis of the sessions of before refused the command: {word}"))
+        }
+        (kind, None) => Error::new(Kind::Unavailable, format!("{message}: {}", kind.to_str())),
+    }
+}
+
+/// The word with which Redis's errors begin, in capitals. An id is longer: it has 22 characters.
+fn word(details: &str) -> Option<&str> {
+    let word = details.split(' ').next()?;
+    let is_one = (2..=16).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_uppercase());
+    is_one.then_some(word)
 }
 
 /// No key, no client.
@@ -309,5 +327,33 @@ impl<C> fmt::Debug for OldTowerSessions<C> {
             .field("cookie", &self.cookie)
             .field("signed", &self.key.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r92_of_an_error_of_redis_its_word_is_kept_and_of_others_the_cause() {
+        let id = Id::default().to_string();
+        let unknown = format!("ERR unknown command 'RENAME', with args beginning with: '{id}' ");
+        let table = [
+            (ErrorKind::Unknown, unknown.as_str(), "refused the command: ERR", false),
+            (ErrorKind::Unknown, "NOPERM this user has no permissions", "refused the command: NOPERM", false),
+            (ErrorKind::Auth, "NOAUTH Authentication required.", "refused the command: NOAUTH", false),
+            (ErrorKind::Cluster, "CLUSTERDOWN Hash slot not served", "refused the command: CLUSTERDOWN", false),
+            (ErrorKind::Unknown, id.as_str(), "failed: Unknown Error", false),
+            (ErrorKind::InvalidCommand, &format!("Invalid command {id}"), "failed: Invalid Command", false),
+            (ErrorKind::Protocol, &format!("Error(\"{id}\")"), "failed: Protocol Error", false),
+            (ErrorKind::IO, "Connection closed.", "failed", true),
+            (ErrorKind::Timeout, "Request timed out.", "failed", true),
+        ];
+        for (kind, details, told, has_cause) in table {
+            let error = failed(FredError::new(kind, details.to_owned()));
+            assert!(error.is_unavailable() && error.to_string().ends_with(told), "{details}: {error}");
+            assert_eq!(std::error::Error::source(&error).is_some(), has_cause, "{details}");
+            assert!(!format!("{error:?}").contains(&id), "{error:?}");
+        }
     }
 }

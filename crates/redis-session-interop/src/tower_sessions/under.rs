@@ -26,6 +26,7 @@ const READ: &str = "@read";
 const NEW_IDS: usize = 4;
 /// Before what has lost its reply is sent again.
 const PAUSE: Duration = Duration::from_millis(5);
+const DOUBT: &str = "the reply to a write was lost, and whether it was made cannot be found out";
 
 /// Any store of ours under tower-sessions' own `SessionManagerLayer`, for those who keep that layer.
 ///
@@ -208,6 +209,7 @@ impl Place<'_> {
         let mut tries = self.tries();
         let mut turn = self.turns.enter(&self.key, tries.by).await.ok_or_else(contended)?;
         let base = turn.or(base);
+        let mut is_based = base.is_some();
         let mut save = Save {
             // Nothing but a new expiry date changes no version.
             token: (!changes.is_empty()).then(token).transpose()?,
@@ -234,10 +236,18 @@ impl Place<'_> {
                 Ok(Saved::Gone | Saved::Ended(_) | Saved::Replaced | Saved::LoggedInAlready) => return Ok(()),
                 Ok(Saved::Late) => save.not_after = tries.new_time(self).await?,
                 Ok(Saved::Moved(record)) => {
+                    // What ran stands above the version that it was based on. That one is no longer among the last, so nobody
+                    // can tell any more. On a version that nobody had, nothing has run.
+                    if tries.unknown && is_based {
+                        return Err(doubt());
+                    }
                     tries.time_is_left()?;
-                    save.earlier.extend(save.token.filter(|_| tries.unknown));
+                    tries.unknown = false;
                     (save.base, save.token) = (record.tokens.newest(), Some(token()?));
+                    is_based = true;
                 }
+                // A first copy that is held somewhere may yet run, on a version that does not refuse it.
+                Ok(Saved::TooLarge | Saved::Refused(_)) if tries.unknown => return Err(doubt()),
                 Ok(Saved::TooLarge) => return Err(self.too_large()),
                 Ok(Saved::Refused(name)) => return Err(failed(Error::field(&name, "cannot be changed like that"))),
                 Err(error) => tries.after(error).await?,
@@ -302,6 +312,10 @@ impl Tries {
     /// After a late write: another time.
     async fn new_time(&self, place: &Place<'_>) -> session_store::Result<Time> {
         if Instant::now() >= self.by {
+            // A first copy may have run, and be forgotten.
+            if self.unknown {
+                return Err(doubt());
+            }
             let message = "the write reached the store too late, so it was not made";
             return Err(failed(Error::new(Kind::Unavailable, message)));
         }
@@ -311,12 +325,20 @@ impl Tries {
     /// After an error: the same again while nothing is known and there is time.
     async fn after(&mut self, error: Error) -> session_store::Result<()> {
         self.unknown |= error.is_outcome_unknown();
-        if !error.is_outcome_unknown() || Instant::now() + PAUSE >= self.by {
+        if !self.unknown || !(error.is_outcome_unknown() || error.is_unavailable()) {
             return Err(failed(error));
+        }
+        if Instant::now() + PAUSE >= self.by {
+            return Err(failed(format!("{DOUBT}: {error}")));
         }
         tokio::time::sleep(PAUSE).await;
         Ok(())
     }
+}
+
+/// What a write comes to of which nobody can tell whether it was made: it is not made again.
+fn doubt() -> session_store::Error {
+    failed(Error::new(Kind::OutcomeUnknown, DOUBT))
 }
 
 fn contended() -> session_store::Error {

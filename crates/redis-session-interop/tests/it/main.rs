@@ -7,6 +7,7 @@ mod adopt;
 mod app;
 mod differences;
 mod from;
+mod logging;
 mod login;
 mod messages;
 mod place;

@@ -1,6 +1,7 @@
 //! Our store under their layer: what merges, what stays gone, what is refused.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -8,7 +9,9 @@ use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, get};
 use redis_session::{Clock, MemoryStore, RedisStore};
-use redis_session_core::{BoxFuture, Create, Created, End, Ended, Error, Save, Saved, SessionKey, Store, Stored, Time};
+use redis_session_core::{
+    BoxFuture, Create, Created, End, Ended, Error, Kind, Save, Saved, SessionKey, Store, Stored, Time,
+};
 use redis_session_interop::tower_sessions::UnderTowerSessions;
 use redis_session_testkit::{Action, Browser, Proxy, RedisServer};
 use serde_json::{Value, json};
@@ -322,6 +325,164 @@ async fn a_write_whose_reply_was_lost_is_made_once() {
         assert_eq!(ok(&browser, &format!("/show/{key}")).await, "true");
     }
     assert_eq!(redis.run(&["DBSIZE"]).int(), 1);
+}
+
+/// Another process saves a session four times: what was written before is no longer among the last versions.
+async fn others_save(store: &UnderTowerSessions, id: &Id) {
+    for (name, value) in [("k", 2), ("n", 1), ("n", 2), ("n", 3)] {
+        let mut record = store.load(id).await.unwrap().unwrap();
+        record.data.insert(name.into(), json!(value));
+        store.save(&record).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn r84_an_edit_whose_reply_was_lost_does_not_undo_what_others_have_saved_since() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(redis.address());
+    let other = UnderTowerSessions::new(RedisStore::connect(&redis.url()).await.unwrap());
+    let patient = RedisStore::options(&proxy.url()).deadline(Duration::from_secs(10));
+    let store = UnderTowerSessions::new(patient.connect().await.unwrap());
+    let mut first = record(&[("k", json!(0))], HOUR);
+    other.create(&mut first).await.unwrap();
+    // Redis knows the script from then on.
+    others_save(&other, &first.id).await;
+    let mut edited = store.load(&first.id).await.unwrap().unwrap();
+    edited.data.insert("k".into(), json!(1));
+    // The first copy runs and its reply is lost; the second one is on its way while others save.
+    let mut scripts = 0;
+    proxy.fault(move |command| {
+        scripts += u32::from(command.name() == "EVALSHA");
+        match (command.name(), scripts) {
+            ("EVALSHA", 1) => Action::DropReply,
+            ("EVALSHA", 2) => Action::HoldThenSend { after: Duration::MAX, cut: false },
+            _ => Action::Pass,
+        }
+    });
+    let (saved, ()) = tokio::join!(store.save(&edited), async {
+        proxy.until_held(1).await;
+        assert_eq!(loaded(&other, &first.id).await, Some(json!({"k": 1, "n": 3})), "it has run");
+        others_save(&other, &first.id).await;
+        proxy.release();
+    });
+    let error = saved.unwrap_err().to_string();
+    assert!(error.contains("whether it was made cannot be found out"), "{error}");
+    assert_eq!(loaded(&other, &first.id).await, Some(json!({"k": 2, "n": 3})));
+}
+
+/// A store in memory that several processes share, and what happens to the next saves of one of them.
+#[derive(Clone)]
+struct Shared {
+    store: Arc<MemoryStore>,
+    happens: Arc<Mutex<VecDeque<Happens>>>,
+    deadline: Duration,
+}
+
+enum Happens {
+    /// Its reply is lost.
+    Lost,
+    /// Nobody waits for it any more while it is still on its way, and others save.
+    Held(BoxFuture<'static, ()>),
+    /// It is too late, and so is the answer that says so.
+    Late,
+}
+
+impl Shared {
+    fn new(deadline: Duration) -> Self {
+        Self { store: Arc::default(), happens: Arc::default(), deadline }
+    }
+
+    fn happen(&self, what: impl IntoIterator<Item = Happens>) {
+        self.happens.lock().unwrap().extend(what);
+    }
+}
+
+impl Store for Shared {
+    fn now(&self) -> Option<Time> {
+        self.store.now()
+    }
+
+    fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    fn load<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Stored>, Error>> {
+        self.store.load(key)
+    }
+
+    fn create<'a>(&'a self, key: &'a SessionKey, create: &'a Create) -> BoxFuture<'a, Result<Created, Error>> {
+        self.store.create(key, create)
+    }
+
+    fn save<'a>(&'a self, key: &'a SessionKey, save: &'a Save) -> BoxFuture<'a, Result<Saved, Error>> {
+        let next = self.happens.lock().unwrap().pop_front();
+        Box::pin(async move {
+            match next {
+                None => return self.store.save(key, save).await,
+                Some(Happens::Lost) => drop(self.store.save(key, save).await?),
+                Some(Happens::Held(others)) => others.await,
+                Some(Happens::Late) => {
+                    tokio::time::sleep(self.deadline).await;
+                    return Ok(Saved::Late);
+                }
+            }
+            Err(Error::new(Kind::OutcomeUnknown, "the connection was lost"))
+        })
+    }
+
+    fn end<'a>(&'a self, key: &'a SessionKey, end: &'a End) -> BoxFuture<'a, Result<Ended, Error>> {
+        self.store.end(key, end)
+    }
+}
+
+#[tokio::test]
+async fn r84_what_is_told_of_a_write_whose_reply_was_lost_is_true() {
+    let shared = Shared::new(Duration::from_secs(10));
+    let store = UnderTowerSessions::new(shared.clone()).size_limit(100);
+    let other = UnderTowerSessions::new(Shared { happens: Arc::default(), ..shared.clone() });
+    let mut first = record(&[("k", json!(0))], HOUR);
+    other.create(&mut first).await.unwrap();
+    let edited = async |name: &str, value: Value| {
+        let mut record = store.load(&first.id).await.unwrap().unwrap();
+        record.data.insert(name.to_owned(), value);
+        record
+    };
+
+    shared.happen([Happens::Lost, Happens::Lost]);
+    store.save(&edited("k", json!(1)).await).await.unwrap();
+    assert_eq!(loaded(&other, &first.id).await, Some(json!({"k": 1})), "once, and it is known");
+
+    // What was never read is based on nothing: of it, the first copy only asked what there is.
+    let cleared = Record { data: [("c".to_owned(), json!(1))].into(), ..first.clone() };
+    shared.happen([Happens::Lost]);
+    store.save(&cleared).await.unwrap();
+    assert_eq!(loaded(&other, &first.id).await, Some(json!({"c": 1})));
+
+    // That is too large by now, as others have saved; but the first copy may run without them.
+    let large = json!("x".repeat(60));
+    let (others, id) = (other.clone(), first.id);
+    let others = async move {
+        let mut record = others.load(&id).await.unwrap().unwrap();
+        record.data.insert("large".into(), json!("x".repeat(60)));
+        others.save(&record).await.unwrap();
+    };
+    let record = edited("mine", large).await;
+    shared.happen([Happens::Held(Box::pin(others))]);
+    let error = store.save(&record).await.unwrap_err().to_string();
+    assert!(error.contains("whether it was made cannot be found out"), "{error}");
+}
+
+#[tokio::test]
+async fn r84_a_write_that_may_have_run_is_not_said_to_have_come_too_late() {
+    let shared = Shared::new(Duration::from_millis(100));
+    let store = UnderTowerSessions::new(shared.clone());
+    let mut first = record(&[("k", json!(0))], HOUR);
+    store.create(&mut first).await.unwrap();
+    first.data.insert("k".into(), json!(1));
+    shared.happen([Happens::Lost, Happens::Late]);
+    let error = store.save(&first).await.unwrap_err().to_string();
+    assert!(error.contains("whether it was made cannot be found out"), "{error}");
+    assert_eq!(loaded(&store, &first.id).await, Some(json!({"k": 1})));
 }
 
 #[tokio::test]
