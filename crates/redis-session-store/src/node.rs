@@ -203,10 +203,13 @@ impl Node {
         self.seat().is_ok()
     }
 
-    /// A reply was not one to its command: looks in the background whether connections are in step, and makes those anew on
-    /// which writes wait.
+    /// A reply was not one to its command: looks in the background whether connections are in step.
     pub(crate) fn doubt(&self) {
         self.seats.iter().for_each(|seat| seat.health.doubt());
+    }
+
+    /// The same of a write that waited: the connections for these are made anew.
+    pub(crate) fn doubt_waits(&self) {
         self.lanes.doubt();
     }
 

@@ -64,8 +64,11 @@ pub(crate) trait Server: Send + Sync + 'static {
     fn by_clock_of(&self, key: &Bytes, moment: Time) -> Time;
 
     /// A reply was not one to its command, or its record was another key's. Looks in the background whether connections
-    /// are still in step, and remakes those that are not, and those on which writes wait for replicas.
+    /// are still in step, and remakes those that are not.
     fn doubt(&self);
+
+    /// The same of those on which writes wait for replicas: all of them are remade.
+    fn doubt_waits(&self);
 }
 
 /// Where a walk over the keys of all servers goes on. Servers are named by where they are: slots may have others by then.

@@ -301,7 +301,9 @@ fn what_is_wrong(error: FredError, target: &Target, deadline: Duration) -> Error
         (_, Some("NOAUTH")) if target.is_sentinel => {
             (Kind::Config, "asks for a password: give it with `sentinel_password`".to_owned())
         }
-        (_, Some("NOAUTH")) => (Kind::Config, "asks for a password: write :password@ before the host in the URL".to_owned()),
+        (_, Some("NOAUTH")) => {
+            (Kind::Config, "asks for a password: write :password@ before the host in the URL".to_owned())
+        }
         (ErrorKind::Auth, _) if target.is_sentinel => (
             Kind::Config,
             "refused the user or the password, which are those of `sentinel_user` and `sentinel_password`".to_owned(),

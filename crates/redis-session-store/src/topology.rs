@@ -195,6 +195,10 @@ impl Server for Topology {
             Self::Sentinels(sentinels) => sentinels.doubt(),
         }
     }
+
+    fn doubt_waits(&self) {
+        self.primaries().into_iter().flatten().for_each(|(_, node)| node.doubt_waits());
+    }
 }
 
 /// The server that a walk over all of them has begun with and that is still one of them, or else the first one that it did
