@@ -63,6 +63,9 @@ pub(crate) trait Server: Send + Sync + 'static {
     /// This moment of [`now`](Self::now)'s clock by the clock of the server that has the key.
     fn by_clock_of(&self, key: &Bytes, moment: Time) -> Time;
 
+    /// A write was made: whoever has the keys is no replica.
+    fn wrote(&self);
+
     /// A reply was not one to its command, or its record was another key's. Looks in the background whether connections
     /// are still in step, and remakes those that are not.
     fn doubt(&self);

@@ -152,8 +152,11 @@ impl<S: Server> Operations<S> {
     ) -> Result<Waited<T>, Error> {
         let (reply, copies) = self.run_and_wait(script, key, args, wait).await?;
         let outcome = self.checked_write(wait, read(reply))?;
-        let missed = missed(wait.filter(|_| wrote(&outcome)), copies);
-        Ok(Waited { outcome, missed })
+        let wrote = wrote(&outcome);
+        if wrote {
+            self.server.wrote();
+        }
+        Ok(Waited { missed: missed(wait.filter(|_| wrote), copies), outcome })
     }
 
     /// Ends within the deadline, and the time to wait.
@@ -302,6 +305,8 @@ mod tests {
         fn by_clock_of(&self, _: &Bytes, moment: Time) -> Time {
             moment + self.ahead
         }
+
+        fn wrote(&self) {}
 
         fn doubt(&self) {
             self.asked("doubt");

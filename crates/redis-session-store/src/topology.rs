@@ -188,6 +188,12 @@ impl Server for Topology {
         }
     }
 
+    fn wrote(&self) {
+        if let Self::Single(single) = self {
+            single.wrote();
+        }
+    }
+
     fn doubt(&self) {
         match self {
             Self::Single(single) => single.node().doubt(),
