@@ -137,7 +137,8 @@ impl Failure {
             Self::Silent(cause) => unavailable("Redis did not answer in time", cause),
             Self::Refused(word) => refused(word),
             Self::Elsewhere(_) => unavailable(
-                "this Redis is part of a cluster and sends us to another server: write redis-cluster://host:port",
+                "this Redis is part of a cluster and sends us to another server: write redis-cluster://host:port, or \
+                 rediss-cluster:// for TLS",
                 None,
             ),
             Self::Odd => Error::new(Kind::Corrupt, "Redis's reply is of a type that the command does not have"),

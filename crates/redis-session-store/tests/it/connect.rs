@@ -43,6 +43,10 @@ async fn what_is_wrong_is_said_at_once_and_names_the_server() {
     assert!(fails(&format!("redis://127.0.0.1:{port}")).await.to_string().contains(&at));
     let store = RedisStore::connect(&format!("redis://:open%20sesame@{at}")).await.unwrap();
     store.ping().await.unwrap();
+
+    let strict = RedisServer::options().user("shop", "hunter2", "~* &* +@all -time").start();
+    let error = fails(&strict.url_of("shop", "hunter2")).await;
+    assert!(error.is_config() && error.to_string().ends_with("its user needs +time"), "{error}");
 }
 
 #[cfg(not(feature = "tls"))]
