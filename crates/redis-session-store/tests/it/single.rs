@@ -120,6 +120,21 @@ async fn a_write_that_comes_after_the_name_has_moved_is_made_there_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_moves_while_the_old_server_takes_writes_is_followed_once_that_one_closes_its_connections() {
+    let moving = Moving::start().await;
+    let (old, new) = (moving.redis.primary(), &moving.redis.replicas()[0]);
+    new.run(&["REPLICAOF", "NO", "ONE"]);
+    moving.move_name();
+    let visitor = Visitor::new();
+    visitor.born(&moving.store, &[]).await;
+    assert_eq!([old, new].map(|server| server.run(&["EXISTS", &visitor.name()]).int()), [1, 0]);
+    old.run(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let other = Visitor::new();
+    until("the connection", async || moving.store.create(&other.key, &other.create(&[])).await.is_ok()).await;
+    assert_eq!(new.run(&["EXISTS", &other.name()]).int(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stays_a_replica_is_left_in_peace_and_serves_every_read() {
     let (moving, visitor) = Moving::demoted().await;
     assert!(!moving.counts(&visitor).await, "by whom?");
