@@ -53,7 +53,10 @@ impl Way {
             }
             _ => (Shape::Single, (None, None)),
         };
-        let place = seeds.first().map_or_else(|| "its socket".to_owned(), ToString::to_string);
+        let place = match config.server.hosts().first() {
+            Some(socket) if config.server.is_unix_socket() => socket.host.to_string(),
+            _ => seeds.first().map_or_else(|| "nowhere".to_owned(), ToString::to_string),
+        };
         let target = Target { config, place, is_sentinel: false, tls: false, at_home: false, server_name: None };
         Self { shape, target, seeds, sentinel, map: None }
     }

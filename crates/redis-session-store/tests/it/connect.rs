@@ -109,6 +109,15 @@ async fn a_unix_socket_takes_a_user_a_password_and_a_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pool_on_a_unix_socket_gives_it_and_is_called_as_it_is() {
+    let redis = RedisServer::options().unix_socket().start();
+    let path = redis.unix_url().replacen("redis+unix://", "", 1);
+    let store = RedisStore::from_pool(&pool_without_password(ServerConfig::new_unix_socket(&path))).await.unwrap();
+    assert_eq!(store.servers()[0].server, path);
+    assert!(format!("{store:?}").contains(&format!("\"{path}\"")), "{store:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_unix_socket_comes_back_with_its_server() {
     let redis = RedisServer::options().unix_socket().start();
     let store = RedisStore::connect(&redis.unix_url()).await.unwrap();
@@ -202,6 +211,10 @@ async fn a_pool_gives_its_settings_and_is_left_alone() {
 fn pool(server: ServerConfig) -> Pool {
     let config = Config { server, password: Some("hunter2".to_owned()), ..Config::default() };
     Builder::from_config(config).build_pool(2).unwrap()
+}
+
+fn pool_without_password(server: ServerConfig) -> Pool {
+    Builder::from_config(Config { server, ..Config::default() }).build_pool(1).unwrap()
 }
 
 fn hosts(servers: &[RedisServer]) -> Vec<(String, u16)> {
