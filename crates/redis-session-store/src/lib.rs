@@ -144,7 +144,8 @@ impl RedisStore {
 
     /// Connects to where a pool of the application's does: its server, cluster or Sentinels, users, passwords, database
     /// and TLS, with the names that it has for addresses (`TlsHostMapping`; by `DefaultHost`, all are called as the first
-    /// host is). The pool itself is left alone: sessions need other settings, and get a connection of their own.
+    /// host is; without the feature `tls` of this crate they are not known, and each certificate must be for the host that
+    /// its server announces). The pool itself is left alone: sessions need other settings, and get a connection of their own.
     ///
     /// # Errors
     /// As [`RedisStoreOptions::connect`].

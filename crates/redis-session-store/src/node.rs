@@ -41,7 +41,7 @@ pub(crate) struct Node {
     lanes: Lanes,
     clock: Arc<ServerClock>,
     place: String,
-    counts: Counts,
+    counts: Arc<Counts>,
     _tasks: Vec<AbortOnDrop<()>>,
 }
 
@@ -50,8 +50,11 @@ struct Seat {
     client: Client,
     health: Health,
     /// Why the last connection failed. `None`: there is one.
-    trouble: Mutex<Option<FredError>>,
+    trouble: Mutex<Trouble>,
 }
+
+/// Why a server could not be connected. `None`: it could, or nobody knows yet.
+pub(crate) type Trouble = Option<FredError>;
 
 impl Seat {
     /// Takes note of why the client is not connected, which fred tells its listeners only. Answers with what is new.
@@ -74,7 +77,7 @@ impl Seat {
         Some(news)
     }
 
-    fn trouble(&self) -> MutexGuard<'_, Option<FredError>> {
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,10 +110,20 @@ impl Seat {
 impl Node {
     /// Begins to connect, and does not wait for it. Must be called within a runtime.
     pub(crate) fn start(target: &Target, settings: &Settings) -> Result<Self, Error> {
+        Self::start_after(target, settings, Arc::default(), None)
+    }
+
+    /// The same where others were before: goes on with their counts, and does not tell the log of their trouble again.
+    pub(crate) fn start_after(
+        target: &Target,
+        settings: &Settings,
+        counts: Arc<Counts>,
+        trouble: Trouble,
+    ) -> Result<Self, Error> {
         let clock = Arc::<ServerClock>::default();
         let seat = |_| {
             let (client, health) = (target.client(settings, false)?, Health::new(settings.deadline));
-            Ok::<_, Error>(Arc::new(Seat { client, health, trouble: Mutex::default() }))
+            Ok::<_, Error>(Arc::new(Seat { client, health, trouble: Mutex::new(trouble.clone()) }))
         };
         let seats = (0..settings.clients).map(seat).collect::<Result<Vec<_>, _>>()?;
         let tasks = seats.iter().flat_map(|seat| {
@@ -120,7 +133,7 @@ impl Node {
             ]
         });
         let lanes = Lanes::new(target, settings);
-        let (place, counts) = (target.place().to_owned(), Counts::default());
+        let place = target.place().to_owned();
         Ok(Self { _tasks: tasks.collect(), seats, next: AtomicUsize::new(0), lanes, clock, place, counts })
     }
 
@@ -194,8 +207,13 @@ impl Node {
     }
 
     /// What became of what was sent.
-    pub(crate) fn counts(&self) -> &Counts {
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
         &self.counts
+    }
+
+    /// Why it cannot be connected.
+    pub(crate) fn trouble(&self) -> Trouble {
+        self.seats.iter().find_map(|seat| seat.trouble().clone())
     }
 
     /// Whether something sent now would go out.
@@ -203,10 +221,13 @@ impl Node {
         self.seat().is_ok()
     }
 
-    /// A reply was not one to its command: looks in the background whether connections are in step, and makes those anew on
-    /// which writes wait.
+    /// A reply was not one to its command: looks in the background whether connections are in step.
     pub(crate) fn doubt(&self) {
         self.seats.iter().for_each(|seat| seat.health.doubt());
+    }
+
+    /// The same of a write that waited: the connections for these are made anew.
+    pub(crate) fn doubt_waits(&self) {
         self.lanes.doubt();
     }
 
@@ -221,8 +242,7 @@ impl Node {
             }
             cause = Some(Unwell.into());
         }
-        let trouble = || self.seats.iter().find_map(|seat| seat.trouble().clone()).map(Into::into);
-        Err(Failure::NotSent(cause.or_else(trouble)))
+        Err(Failure::NotSent(cause.or_else(|| self.trouble().map(Into::into))))
     }
 }
 

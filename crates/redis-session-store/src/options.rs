@@ -118,8 +118,9 @@ impl RedisStoreOptions {
         self
     }
 
-    /// The longest that [`connect`](Self::connect) waits, and that each later try to connect again takes. Default: one
-    /// second, which leaves room for one lost packet. From 10 milliseconds to one minute.
+    /// The longest that [`connect`](Self::connect) waits, and that each later try to connect again takes. Where a cluster or
+    /// Sentinels cannot be used by then, it asks them why, for up to 300 milliseconds more. Default: one second, which leaves
+    /// room for one lost packet. From 10 milliseconds to one minute.
     pub fn connect_deadline(mut self, deadline: Duration) -> Self {
         self.settings.connect_deadline = deadline;
         self

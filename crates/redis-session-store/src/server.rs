@@ -63,9 +63,15 @@ pub(crate) trait Server: Send + Sync + 'static {
     /// This moment of [`now`](Self::now)'s clock by the clock of the server that has the key.
     fn by_clock_of(&self, key: &Bytes, moment: Time) -> Time;
 
+    /// A write was made: whoever has the keys is no replica.
+    fn wrote(&self);
+
     /// A reply was not one to its command, or its record was another key's. Looks in the background whether connections
-    /// are still in step, and remakes those that are not, and those on which writes wait for replicas.
+    /// are still in step, and remakes those that are not.
     fn doubt(&self);
+
+    /// The same of those on which writes wait for replicas: all of them are remade.
+    fn doubt_waits(&self);
 }
 
 /// Where a walk over the keys of all servers goes on. Servers are named by where they are: slots may have others by then.
@@ -131,7 +137,8 @@ impl Failure {
             Self::Silent(cause) => unavailable("Redis did not answer in time", cause),
             Self::Refused(word) => refused(word),
             Self::Elsewhere(_) => unavailable(
-                "this Redis is part of a cluster and sends us to another server: write redis-cluster://host:port",
+                "this Redis is part of a cluster and sends us to another server: write redis-cluster://host:port, or \
+                 rediss-cluster:// for TLS",
                 None,
             ),
             Self::Odd => Error::new(Kind::Corrupt, "Redis's reply is of a type that the command does not have"),

@@ -33,8 +33,9 @@ pub struct ServerStatus {
     pub is_well: bool,
     /// What its clock shows, by which its sessions live. `None`: it has not told the time yet.
     pub time: Option<SystemTime>,
-    /// How many commands for sessions and for users' lists of them were sent to it. It counts from the moment when this
-    /// process first heard of the server.
+    /// How many commands for sessions and for users' lists of them were sent to it, or to those that were reached there
+    /// before it. It counts from the moment when this process first heard of the server; where the others of a cluster or
+    /// Sentinels no longer name one, it is forgotten, and begins anew if they do again.
     pub commands: u64,
     /// How many of them had no answer in time, or lost their connection.
     pub unanswered: u64,

@@ -66,6 +66,14 @@ impl<S: Server> Operations<S> {
         answer
     }
 
+    /// The same of a write, which has another connection where it waits for replicas.
+    fn checked_write<T>(&self, wait: Option<Replication>, answer: Result<T, Error>) -> Result<T, Error> {
+        if wait.is_some() && answer.as_ref().is_err_and(Error::is_corrupt) {
+            self.server.doubt_waits();
+        }
+        self.checked(answer)
+    }
+
     /// The connection may have been an old one that Redis or a proxy has closed: a new one takes some 20 milliseconds.
     async fn load_again(&self, key: &Bytes, by: Instant) -> Result<Pairs, Failure> {
         for pause in [5, 10, 20, 40].map(Duration::from_millis) {
@@ -143,9 +151,12 @@ impl<S: Server> Operations<S> {
         wrote: impl FnOnce(&T) -> bool,
     ) -> Result<Waited<T>, Error> {
         let (reply, copies) = self.run_and_wait(script, key, args, wait).await?;
-        let outcome = self.checked(read(reply))?;
-        let missed = missed(wait.filter(|_| wrote(&outcome)), copies);
-        Ok(Waited { outcome, missed })
+        let outcome = self.checked_write(wait, read(reply))?;
+        let wrote = wrote(&outcome);
+        if wrote {
+            self.server.wrote();
+        }
+        Ok(Waited { missed: missed(wait.filter(|_| wrote), copies), outcome })
     }
 
     /// Ends within the deadline, and the time to wait.
@@ -160,7 +171,7 @@ impl<S: Server> Operations<S> {
         self.know_the_time(sent + self.deadline).await?;
         let by = sent + self.deadline + wait.map_or(Duration::ZERO, |wait| wait.within);
         let answer = self.server.script(script, key, args, wait, by).await;
-        self.checked(answer.map_err(Failure::of_write))
+        self.checked_write(wait, answer.map_err(Failure::of_write))
     }
 
     /// Whoever goes on from here has a clock to say until when a write may run, and what is past its deadline.
@@ -295,8 +306,14 @@ mod tests {
             moment + self.ahead
         }
 
+        fn wrote(&self) {}
+
         fn doubt(&self) {
             self.asked("doubt");
+        }
+
+        fn doubt_waits(&self) {
+            self.asked("doubt of those that wait");
         }
     }
 
@@ -425,6 +442,19 @@ mod tests {
             assert_eq!(format!("{:?}", error.kind()), kind, "{what}");
             let doubted = if kind == "Corrupt" { &["EVALSHA", "doubt"][..] } else { &["EVALSHA"] };
             assert_eq!(*operations.server.asked.lock().unwrap(), doubted, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_to_wait_on_are_doubted_for_replies_to_writes_that_wait_only() {
+        let wait = Replication { replicas: 1, within: Duration::from_millis(1) };
+        let waited = ["EVALSHA", "WAIT", "doubt of those that wait", "doubt"];
+        for reply in [|| Err(Failure::Odd), || Ok(Reply::Nothing)] {
+            for (wait, asked) in [(None, &["EVALSHA", "doubt"][..]), (Some(wait), &waited)] {
+                let operations = operations(Scripted { scripts: vec![reply()].into(), ..Scripted::default() });
+                assert!(operations.end(&session(), &end(), wait).await.unwrap_err().is_corrupt());
+                assert_eq!(*operations.server.asked.lock().unwrap(), asked);
+            }
         }
     }
 

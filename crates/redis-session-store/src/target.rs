@@ -53,7 +53,10 @@ impl Way {
             }
             _ => (Shape::Single, (None, None)),
         };
-        let place = seeds.first().map_or_else(|| "its socket".to_owned(), ToString::to_string);
+        let place = match config.server.hosts().first() {
+            Some(socket) if config.server.is_unix_socket() => socket.host.to_string(),
+            _ => seeds.first().map_or_else(|| "nowhere".to_owned(), ToString::to_string),
+        };
         let target = Target { config, place, is_sentinel: false, tls: false, at_home: false, server_name: None };
         Self { shape, target, seeds, sentinel, map: None }
     }
@@ -210,6 +213,11 @@ impl Target {
         Err(Error::new(Kind::Config, text))
     }
 
+    /// How the URL of a single server begins.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.config.uses_tls() { "rediss" } else { "redis" }
+    }
+
     pub(crate) fn place(&self) -> &str {
         &self.place
     }
@@ -282,13 +290,20 @@ pub(crate) async fn probe(target: &Target, settings: &Settings, command: &'stati
     let mut connection = AbortOnDrop(client.connect());
     let options = Options { timeout: Some(settings.connect_deadline), ..Options::default() };
     let client = client.with_options(&options);
-    let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
+    let custom = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
     let answer = tokio::select! {
         biased; // why a connection failed, rather than that its commands did
         ended = &mut connection.0 => ended.map_err(FredError::from).and_then(|ended| ended).map(|()| Value::Null),
-        answer = client.custom::<Value, Value>(command, Vec::new()) => answer,
+        answer = client.custom::<Value, Value>(custom, Vec::new()) => answer,
     };
     answer.map(|_| ()).map_err(|error| what_is_wrong(error, target, settings.connect_deadline))
+}
+
+/// Which command a user may not run. Only its name: the rest of the text may name the user.
+fn refused_command(details: &str) -> Option<&str> {
+    let (_, rest) = details.rsplit_once("run the '")?;
+    let (command, _) = rest.split_once('\'')?;
+    command.chars().all(|char| char.is_ascii_alphanumeric() || "|-_.".contains(char)).then_some(command)
 }
 
 fn what_is_wrong(error: FredError, target: &Target, deadline: Duration) -> Error {
@@ -311,6 +326,10 @@ fn what_is_wrong(error: FredError, target: &Target, deadline: Duration) -> Error
         (ErrorKind::Auth, _) => (Kind::Config, "refused the user or the password".to_owned()),
         (_, Some("ERR")) if error.details().contains("DB index") => {
             (Kind::Config, "has no database of this number".to_owned())
+        }
+        (_, Some("NOPERM")) => {
+            let needed = refused_command(error.details()).unwrap_or("what the documentation says");
+            (Kind::Config, format!("refused the first command (NOPERM): its user needs +{needed}"))
         }
         (_, Some(word)) => (Kind::Unavailable, format!("refused the first command: {word}")),
         (ErrorKind::Timeout, _) => (Kind::Unavailable, format!("did not answer within {deadline:?}")),

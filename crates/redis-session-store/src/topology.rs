@@ -188,12 +188,22 @@ impl Server for Topology {
         }
     }
 
+    fn wrote(&self) {
+        if let Self::Single(single) = self {
+            single.wrote();
+        }
+    }
+
     fn doubt(&self) {
         match self {
             Self::Single(single) => single.node().doubt(),
             Self::Cluster(cluster) => cluster.doubt(),
             Self::Sentinels(sentinels) => sentinels.doubt(),
         }
+    }
+
+    fn doubt_waits(&self) {
+        self.primaries().into_iter().flatten().for_each(|(_, node)| node.doubt_waits());
     }
 }
 

@@ -128,6 +128,21 @@ async fn tls_where_there_is_none_and_none_where_there_is_are_errors_at_start() {
     assert!(error.to_string().contains(&redis.tls_port().to_string()), "{error:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_speaks_tls_to_a_server_of_another_kind_is_told_to_go_on_doing_so() {
+    let authority = Authority::new();
+    let redis = redis(&authority.server(HERE), &authority);
+    let at = format!("{HERE}:{}", redis.tls_port());
+    for (url, wanted) in [
+        (format!("rediss-cluster://{at}"), format!("write rediss://{at}")),
+        (format!("rediss-sentinel://{at}/mymaster"), "write rediss://host".to_owned()),
+    ] {
+        let options = patient(&url, Tls::default().ca(authority.pem())).connect_deadline(Duration::from_secs(1));
+        let error = options.connect().await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(&wanted), "{error:?}");
+    }
+}
+
 /// A pool of the application's that trusts this authority, and is not even connected.
 fn pool(url: &str, authority: &Authority, hostnames: TlsHostMapping) -> fred::clients::Pool {
     use fred::rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -180,7 +195,7 @@ async fn r78_a_pool_s_names_for_the_addresses_of_a_cluster_are_kept() {
     }
     for (host, hostnames) in [("localhost", TlsHostMapping::None), ("localhost", custom("elsewhere"))] {
         let error = connect(host, hostnames, Duration::from_secs(1)).await.unwrap_err();
-        assert!(error.is_unavailable() && error.to_string().contains("map_address"), "{error:?}");
+        assert!(error.is_config() && error.to_string().contains("for another name"), "{error:?}");
     }
 }
 
@@ -268,7 +283,7 @@ async fn r78_servers_that_others_name_are_checked_for_the_name_by_which_they_are
         let by_name = by_address.replace(HERE, "localhost");
         let impatient = patient(&by_name, trusted()).connect_deadline(Duration::from_secs(1));
         let error = impatient.connect().await.unwrap_err();
-        assert!(error.is_unavailable() && error.to_string().contains("map_address"), "{error:?}");
+        assert!(error.is_config() && error.to_string().contains("for another name"), "{error:?}");
         let mapped = patient(&by_name, trusted()).map_address(|_, port| ("localhost".to_owned(), port));
         serves(&mapped.connect().await.unwrap()).await;
     }

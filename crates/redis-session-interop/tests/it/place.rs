@@ -32,8 +32,9 @@ impl Place {
 
     pub(crate) async fn on_redis() -> Self {
         let redis = RedisServer::start();
-        let layer = RedisSessionLayer::connect(&redis.url(), KeyRing::random().unwrap()).await.unwrap();
-        Self::around(layer, Some(redis))
+        // 200 requests at once take a busy machine longer than the default deadline.
+        let store = RedisStore::options(&redis.url()).deadline(Duration::from_secs(5)).connect().await.unwrap();
+        Self::around(RedisSessionLayer::with_store(store, KeyRing::random().unwrap()), Some(redis))
     }
 }
 

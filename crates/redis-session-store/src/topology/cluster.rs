@@ -512,17 +512,10 @@ impl Shared {
             (Some(view), _) if !view.ok => {
                 (Kind::Unavailable, "the Redis Cluster says that it is down (cluster_state:fail)".to_owned())
             }
-            (Some(view), _) => {
-                let primaries: Vec<_> = view.ranges.iter().map(|range| range.primary.to_string()).collect();
-                let text = format!(
-                    "the servers of the Redis Cluster cannot be reached where they announce themselves ({}): let them \
-                     announce other addresses (cluster-announce-ip), or translate them with `map_address`",
-                    primaries.join(", ")
-                );
-                (Kind::Unavailable, text)
-            }
+            (Some(view), _) => return self.what_is_wrong_with(&view).await,
             (None, Some(("ERR", address))) => {
-                (Kind::Config, format!("Redis at {address} is no server of a cluster: write redis://{address}"))
+                let redis = self.way.target.scheme();
+                (Kind::Config, format!("Redis at {address} is no server of a cluster: write {redis}://{address}"))
             }
             (None, Some((word, address))) => {
                 let text = format!(
@@ -534,6 +527,23 @@ impl Shared {
             (None, None) => (Kind::Unavailable, "no server of the Redis Cluster answered in time".to_owned()),
         };
         Error::new(kind, text)
+    }
+
+    /// Why the primaries that are announced do not answer there, as the first of them shows.
+    async fn what_is_wrong_with(&self, view: &View) -> Error {
+        let primaries: BTreeSet<_> = view.ranges.iter().map(|range| range.primary.to_string()).collect();
+        let text = format!(
+            "the servers of the Redis Cluster cannot be reached where they announce themselves ({}): let them announce \
+             other addresses (cluster-announce-ip), or translate them with `map_address`",
+            Vec::from_iter(primaries).join(", ")
+        );
+        let settings = Settings { connect_deadline: ANSWER, ..self.settings };
+        let targets = view.ranges.iter().map(|range| self.way.target.at(&self.way.reached_at(&range.primary)));
+        match any(targets.take(1).map(async |target| probe(&target?, &settings, "TIME").await)).await {
+            Err(error) if error.is_config() => error,
+            Err(error) => Error::caused(Kind::Unavailable, text, error),
+            Ok(()) => Error::new(Kind::Unavailable, text),
+        }
     }
 
     fn members(&self) -> Vec<Arc<Member>> {

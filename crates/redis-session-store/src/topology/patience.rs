@@ -28,6 +28,11 @@ impl Absence {
         since.elapsed()
     }
 
+    /// For how long it has been away. Zero: it is not.
+    pub(crate) fn lasts(&self) -> Duration {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// It is back.
     pub(crate) fn over(&self) {
         if self.noted.load(Ordering::Relaxed) {

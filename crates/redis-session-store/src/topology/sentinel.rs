@@ -185,7 +185,7 @@ impl Sentinels {
                 if patience.wait(&shared.lost).await {
                     continue;
                 }
-                return Err(Failure::NotSent(Some("no Sentinel has named a primary yet".into())));
+                return Err(shared.why_there_is_none());
             };
             let failure = match primary.node.send(ask, false, by).await {
                 Ok(answer) => {
@@ -227,7 +227,10 @@ impl Sentinels {
             }
             self.shared.look.notify_one();
             if !patience.wait(primary.as_ref().map_or(&self.shared.lost, |primary| &primary.absence)).await {
-                return Err(Failure::NotSent(Some("the primary does not answer, or is not known yet".into())));
+                return Err(match primary {
+                    Some(_) => Failure::NotSent(Some("the primary does not answer".into())),
+                    None => self.shared.why_there_is_none(),
+                });
             }
         }
     }
@@ -257,7 +260,7 @@ impl Sentinels {
 
     pub(crate) fn primary(&self) -> Result<(String, Arc<Node>), Failure> {
         let primary = self.shared.primary.load_full();
-        let primary = primary.ok_or_else(|| Failure::NotSent(Some("no Sentinel has named a primary yet".into())))?;
+        let primary = primary.ok_or_else(|| self.shared.why_there_is_none())?;
         Ok((primary.address.to_string(), primary.node.clone()))
     }
 }
@@ -462,13 +465,31 @@ impl Shared {
         gather(others, sentinels.iter().map(async |sentinel| sentinel.view(&self.name, by).await.ok())).await
     }
 
+    /// Why nothing can be sent: of those that Sentinels name, none could be connected, or none calls itself a primary.
+    fn why_there_is_none(&self) -> Failure {
+        let servers: Vec<_> = self.state().servers.values().cloned().collect();
+        if let Some(trouble) = servers.iter().find_map(|server| server.node.trouble()) {
+            return Failure::NotSent(Some(trouble.into()));
+        }
+        let named = servers.iter().map(|server| server.address.to_string()).collect::<Vec<_>>().join(", ");
+        let text = match named.as_str() {
+            "" => "no Sentinel has named a primary yet".to_owned(),
+            named => {
+                format!("none of those that Sentinel names ({named}) calls itself a primary; its user needs +role")
+            }
+        };
+        Failure::NotSent(Some(text.into()))
+    }
+
     /// Why there is no primary at start.
     async fn what_is_missing(&self) -> Error {
         let sentinels: Vec<_> = self.state().sentinels.values().cloned().collect();
         let (name, by) = (&self.name, Instant::now() + ANSWER);
         for sentinel in sentinels {
             let (kind, text) = match sentinel.view(name, by).await {
-                Err(Failure::Refused("ERR")) => (Kind::Config, sentinel.why_it_names_none(name, by).await),
+                Err(Failure::Refused("ERR")) => {
+                    (Kind::Config, sentinel.why_it_names_none(name, self.way.target.scheme(), by).await)
+                }
                 Err(Failure::Refused(word)) => (Kind::Config, format!("a Sentinel refuses to name \"{name}\": {word}")),
                 Err(_) => continue,
                 Ok(view) => return self.what_is_wrong_with(&view.primary).await,
@@ -487,7 +508,7 @@ impl Shared {
         );
         let settings = Settings { connect_deadline: ANSWER, ..self.settings };
         let asked = match self.way.target.at(&self.way.reached_at(announced)) {
-            Ok(target) => probe(&target, &settings, "TIME").await,
+            Ok(target) => probe(&target, &settings, "ROLE").await,
             Err(error) => Err(error),
         };
         match asked {
@@ -510,17 +531,20 @@ impl Sentinel {
         View::read(address?, primary?, replicas?, sentinels?).ok_or(Failure::Odd)
     }
 
-    async fn why_it_names_none(&self, name: &str, by: Instant) -> String {
+    async fn why_it_names_none(&self, name: &str, redis: &str, by: Instant) -> String {
         match self.ask(&["MASTERS"], by).await {
             Ok(Reply::List(known)) => {
                 let known: Vec<_> = known.into_iter().filter_map(|known| fields(known)?.remove("name")).collect();
                 let known = if known.is_empty() { "none at all".to_owned() } else { known.join(", ") };
-                format!("the Sentinels know no primary \"{name}\"; they know {known}: write redis-sentinel://host/name")
+                format!(
+                    "the Sentinels know no primary \"{name}\"; they know {known}: write {redis}-sentinel://host/name"
+                )
             }
             // Its user may not ask which ones it knows.
             Err(Failure::Refused("NOPERM")) => format!("the Sentinels know no primary \"{name}\""),
-            _ => "what was given as a Sentinel is none: write redis://host for a single server, or the Sentinels' port"
-                .to_owned(),
+            _ => format!(
+                "what was given as a Sentinel is none: write {redis}://host for a single server, or the Sentinels' port"
+            ),
         }
     }
 }

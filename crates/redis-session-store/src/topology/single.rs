@@ -1,28 +1,28 @@
 //! The way to a single server, at a name that may come to lead to another one.
 //!
 //! A primary that becomes a replica keeps its clients, and nothing tells them who writes in its place. So where a server
-//! answers `READONLY`, its name is connected to anew, beside the connection that is there and goes on serving reads.
+//! answers `READONLY`, its name is connected to anew, beside the connection that is there and goes on serving reads. Who
+//! answers there takes its place if he says that he is a primary. One that stays a replica keeps its connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use redis_session_core::Error;
+use bytes::Bytes;
+use redis_session_core::{Error, Random};
 use tokio::sync::Notify;
 
 use super::patience::{Absence, Patience};
-use crate::node::{AbortOnDrop, Answer, Ask, Node, What};
-use crate::server::Failure;
+use crate::node::{AbortOnDrop, Answer, Ask, Node, Trouble};
+use crate::server::{Failure, Reply};
 use crate::status::ServerStatus;
 use crate::target::{Settings, Target, probe};
 
 /// The least time between two tries. The name may come to lead elsewhere at any moment.
 const SOONEST: Duration = Duration::from_millis(100);
 /// The most: perhaps it was always a replica.
-const LATEST: Duration = Duration::from_secs(1);
-/// Who was not refused for so long was well in between.
-const OVER: Duration = Duration::from_secs(10);
+const LATEST: Duration = Duration::from_secs(5);
 
 /// One server.
 pub(crate) struct Single {
@@ -45,22 +45,22 @@ struct Reached {
     node: Arc<Node>,
     /// How many there were before.
     number: u64,
-    /// It is a replica.
+    /// It is a replica, or may be one.
     refuses: AtomicBool,
 }
 
 impl Single {
     /// Begins to connect. With `wait_by`, also waits until it answers.
     pub(crate) async fn start(target: &Target, settings: &Settings, wait_by: Option<Instant>) -> Result<Self, Error> {
-        let reached = Reached::start(target, settings, 0)?;
+        let node = Arc::new(Node::start(target, settings)?);
         if let Some(by) = wait_by {
             probe(target, settings, "TIME").await?;
-            reached.node.connected(by).await.map_err(Failure::of_read)?;
+            node.connected(by).await.map_err(Failure::of_read)?;
         }
         let shared = Arc::new(Shared {
             target: Arc::new(target.clone()),
             settings: *settings,
-            server: ArcSwap::from_pointee(reached),
+            server: ArcSwap::from_pointee(Reached { node, number: 0, refuses: AtomicBool::new(false) }),
             look: Notify::new(),
             absence: Absence::default(),
         });
@@ -73,19 +73,31 @@ impl Single {
         loop {
             let server = shared.server.load_full();
             let answer = server.node.send(ask, false, by).await;
-            match answer {
-                Err(Failure::Refused("READONLY")) => {
-                    server.refuses.store(true, Ordering::Relaxed);
-                    shared.look.notify_one();
-                }
-                // A replica reads as well as any.
-                Ok(_) if matches!(ask.what, What::Script(..)) => shared.absence.over(),
-                _ => {}
+            if !matches!(answer, Err(Failure::Refused("READONLY"))) {
+                return answer;
             }
-            if !matches!(answer, Err(Failure::Refused("READONLY"))) || !patience.wait(&shared.absence).await {
+            if !server.refuses.swap(true, Ordering::Relaxed) {
+                let redis = shared.target.place();
+                tracing::warn!(
+                    redis,
+                    "Redis takes no writes (READONLY); it is looked whether its name leads elsewhere"
+                );
+            }
+            shared.look.notify_one();
+            if !patience.wait(&shared.absence).await {
                 return answer;
             }
         }
+    }
+
+    /// It takes writes. (A script that finds nothing to write says so on a replica as well.)
+    pub(crate) fn wrote(&self) {
+        let server = self.shared.server.load();
+        // Not a write each time: many share this line of memory.
+        if server.refuses.load(Ordering::Relaxed) {
+            server.refuses.store(false, Ordering::Relaxed);
+        }
+        self.shared.absence.over();
     }
 
     pub(crate) fn target(&self) -> &Arc<Target> {
@@ -108,47 +120,67 @@ impl Single {
     }
 }
 
-impl Reached {
-    fn start(target: &Target, settings: &Settings, number: u64) -> Result<Self, Error> {
-        Ok(Self { node: Arc::new(Node::start(target, settings)?), number, refuses: AtomicBool::new(false) })
-    }
-}
-
 impl Shared {
-    /// Lets the server that the name leads to now take the place of the one that is there, as soon as it answers.
-    async fn reach_anew(&self) {
-        let number = self.server.load().number + 1;
-        let Ok(reached) = Reached::start(&self.target, &self.settings, number) else { return };
-        if reached.node.connected(Instant::now() + self.settings.connect_deadline).await.is_ok() {
-            self.server.store(Arc::new(reached));
+    /// Lets the server that the name leads to now take the place of the one that is there, as soon as it answers, unless it
+    /// takes no writes either. Tells why it cannot be connected, as it was told of the one that was tried before.
+    async fn reach_anew(&self, trouble: Trouble) -> Trouble {
+        let before = self.server.load_full();
+        let node = Node::start_after(&self.target, &self.settings, before.node.counts().clone(), trouble).ok()?;
+        if node.connected(Instant::now() + self.settings.connect_deadline).await.is_err() {
+            return node.trouble();
         }
+        let is_primary = is_primary(&node, Instant::now() + self.settings.connect_deadline).await;
+        if is_primary != Some(false) {
+            let refuses = AtomicBool::new(is_primary.is_none());
+            self.server.store(Arc::new(Reached { node: Arc::new(node), number: before.number + 1, refuses }));
+        }
+        if is_primary == Some(true) {
+            self.absence.over();
+        }
+        None
     }
 }
 
-/// How long to wait until the next try, of who was first refused so long ago: a move that came later is found later.
+/// Whether a server takes writes, by its own word; it does not while it is loading. `None`: our user may not ask.
+async fn is_primary(node: &Node, by: Instant) -> Option<bool> {
+    let sections = ["replication", "persistence"].map(|section| Bytes::from_static(section.as_bytes()));
+    match node.tell("INFO", sections.to_vec(), by).await {
+        Ok(Reply::Text(info)) => says_primary(&info),
+        Err(Failure::Refused("NOPERM" | "ERR")) => None,
+        _ => Some(false),
+    }
+}
+
+fn says_primary(info: &[u8]) -> Option<bool> {
+    let has = |line: &str| info.split(|byte| *byte == b'\n').any(|one| one.trim_ascii_end() == line.as_bytes());
+    match (has("role:master"), has("role:slave")) {
+        (true, _) => Some(!has("loading:1")),
+        (_, true) => Some(false),
+        _ => None,
+    }
+}
+
+/// How long to wait until the next try, where nothing was written for so long: a move that came later is found later.
 fn pause(refused_for: Duration) -> Duration {
     (refused_for / 4).clamp(SOONEST, LATEST)
 }
 
+/// A little less, so that processes that were refused at once do not all come at once.
+fn scattered(pause: Duration) -> Duration {
+    let by = Random::system().array().map_or(0, u8::from_ne_bytes);
+    pause - pause * u32::from(by) / 1024
+}
+
 /// Connects anew for ever, where the server is a replica.
 async fn look_after(shared: Arc<Shared>) {
-    // Since when writes are refused, and when that was seen last. `None`: never.
-    let mut refused: Option<(Instant, Instant)> = None;
+    let mut trouble = None;
     loop {
         shared.look.notified().await;
         // It may have been told of the one before.
-        if !shared.server.load().refuses.load(Ordering::Relaxed) {
-            continue;
+        if shared.server.load().refuses.load(Ordering::Relaxed) {
+            trouble = shared.reach_anew(trouble).await;
+            tokio::time::sleep(scattered(pause(shared.absence.lasts()))).await;
         }
-        let now = Instant::now();
-        let since = refused.filter(|(_, last)| now - *last < OVER).map_or(now, |(since, _)| since);
-        if since == now {
-            let redis = shared.target.place();
-            tracing::warn!(redis, "Redis takes no writes (READONLY); it is looked whether its name leads elsewhere");
-        }
-        refused = Some((since, now));
-        shared.reach_anew().await;
-        tokio::time::sleep(pause(since.elapsed())).await;
     }
 }
 
@@ -157,11 +189,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_stays_a_replica_is_connected_to_once_a_second() {
+    fn a_server_that_stays_a_replica_is_looked_at_ever_more_rarely() {
         let ms = Duration::from_millis;
-        let table = [(0, 100), (400, 100), (1000, 250), (2000, 500), (4000, 1000), (3_600_000, 1000)];
+        let table = [(0, 100), (400, 100), (1000, 250), (2000, 500), (4000, 1000), (12_000, 3000), (3_600_000, 5000)];
         for (refused_for, wanted) in table {
             assert_eq!(pause(ms(refused_for)), ms(wanted), "{refused_for} ms");
+        }
+        let all: std::collections::BTreeSet<_> = (0..99).map(|_| scattered(LATEST)).collect();
+        assert!(all.len() > 9 && all.iter().all(|pause| (LATEST * 3 / 4..=LATEST).contains(pause)), "{all:?}");
+    }
+
+    #[test]
+    fn a_server_says_whether_it_takes_writes() {
+        let table = [
+            ("# Replication\r\nrole:master\r\n\r\n# Persistence\r\nloading:0\r\n", Some(true)),
+            ("# Replication\r\nrole:master\r\n\r\n# Persistence\r\nloading:1\r\n", Some(false)),
+            ("# Replication\r\nrole:slave\r\nmaster_link_status:up\r\n", Some(false)),
+            ("redis_version:7\r\n", None),
+        ];
+        for (info, wanted) in table {
+            assert_eq!(says_primary(info.as_bytes()), wanted, "{info}");
         }
     }
 }

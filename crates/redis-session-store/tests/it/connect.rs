@@ -43,6 +43,10 @@ async fn what_is_wrong_is_said_at_once_and_names_the_server() {
     assert!(fails(&format!("redis://127.0.0.1:{port}")).await.to_string().contains(&at));
     let store = RedisStore::connect(&format!("redis://:open%20sesame@{at}")).await.unwrap();
     store.ping().await.unwrap();
+
+    let strict = RedisServer::options().user("shop", "hunter2", "~* &* +@all -time").start();
+    let error = fails(&strict.url_of("shop", "hunter2")).await;
+    assert!(error.is_config() && error.to_string().ends_with("its user needs +time"), "{error}");
 }
 
 #[cfg(not(feature = "tls"))]
@@ -102,6 +106,15 @@ async fn a_unix_socket_takes_a_user_a_password_and_a_database() {
     assert!(users.contains("user=shop"), "{users}");
     let error = options().user("shop").password("hunter2").connect().await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("refused the user or the password"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_on_a_unix_socket_gives_it_and_is_called_as_it_is() {
+    let redis = RedisServer::options().unix_socket().start();
+    let path = redis.unix_url().replacen("redis+unix://", "", 1);
+    let store = RedisStore::from_pool(&pool_without_password(ServerConfig::new_unix_socket(&path))).await.unwrap();
+    assert_eq!(store.servers()[0].server, path);
+    assert!(format!("{store:?}").contains(&format!("\"{path}\"")), "{store:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,6 +211,10 @@ async fn a_pool_gives_its_settings_and_is_left_alone() {
 fn pool(server: ServerConfig) -> Pool {
     let config = Config { server, password: Some("hunter2".to_owned()), ..Config::default() };
     Builder::from_config(config).build_pool(2).unwrap()
+}
+
+fn pool_without_password(server: ServerConfig) -> Pool {
+    Builder::from_config(Config { server, ..Config::default() }).build_pool(1).unwrap()
 }
 
 fn hosts(servers: &[RedisServer]) -> Vec<(String, u16)> {

@@ -72,6 +72,36 @@ async fn what_cannot_work_is_told_at_start_with_what_to_write_instead() {
     assert!(wrong(elsewhere, "map_address").await.is_unavailable());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn why_the_primary_cannot_be_used_is_told_at_start_and_to_who_did_not_wait_for_it() {
+    let sentinels = Sentinels::options()
+        .replicas(0)
+        .sentinels(1)
+        .start_with(|options| options.user("shop", "secret", "~* &* +@all -role"));
+    let by = |user: &str, password: &str| {
+        let options = RedisStore::options(&sentinels.url()).user(user).password(password);
+        options.connect_deadline(SECOND * 2)
+    };
+    let without_role = by("shop", "secret").connect().await.unwrap_err();
+    assert!(without_role.is_config() && without_role.to_string().ends_with("its user needs +role"), "{without_role}");
+
+    let elsewhere = by("shop", "secret").map_address(|host, _| (host.to_owned(), 1));
+    for (options, wanted) in
+        [(by("shop", "secret"), "+role"), (by("shop", "guess"), "WRONGPASS"), (elsewhere, "refused")]
+    {
+        let store = options.start_without_redis().connect().await.unwrap();
+        let visitor = Visitor::new();
+        until(wanted, async || {
+            let errors = [store.ping().await.unwrap_err(), store.load(&visitor.key).await.unwrap_err()];
+            errors.iter().all(|error| {
+                assert!(error.is_unavailable() && !format!("{error:?}").contains("secret"), "{error:?}");
+                std::error::Error::source(error).is_some_and(|cause| cause.to_string().contains(wanted))
+            })
+        })
+        .await;
+    }
+}
+
 /// What happens to the primary, or to those who watch it.
 #[derive(Clone, Copy, Debug)]
 enum Fault {

@@ -5,10 +5,11 @@
 use std::time::{Duration, Instant};
 
 use redis_session_core::{Replication, Saved, Store, Stored};
-use redis_session_store::RedisStore;
+use redis_session_store::{RedisStore, ServerStatus};
 use redis_session_testkit::{Proxy, Replicas};
 
-use crate::{Visitor, count, until};
+use crate::deploy::{USERS, rights};
+use crate::{Visitor, count, token, until};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -20,10 +21,15 @@ struct Moving {
 }
 
 impl Moving {
+    /// By the rule that is printed.
     async fn start() -> Self {
-        let redis = Replicas::start(1);
+        Self::start_with(&[rights(USERS), vec!["+wait"]].concat()).await
+    }
+
+    async fn start_with(rights: &[&str]) -> Self {
+        let redis = Replicas::start_with(1, |options| options.user("shop", "password", &rights.join(" ")));
         let name = Proxy::start(redis.primary().address());
-        let store = RedisStore::connect(&name.url()).await.unwrap();
+        let store = RedisStore::options(&name.url()).user("shop").password("password").connect().await.unwrap();
         redis.wait_until_in_sync();
         Self { redis, name, store }
     }
@@ -42,6 +48,20 @@ impl Moving {
         let (old, new) = (self.redis.primary(), &self.redis.replicas()[0]);
         new.run(&["REPLICAOF", "NO", "ONE"]);
         old.run(&["REPLICAOF", "127.0.0.1", &new.port().to_string()]);
+    }
+
+    fn status(&self) -> ServerStatus {
+        self.store.servers().remove(0)
+    }
+
+    /// Lets a write be refused, and the name be looked at for it.
+    async fn look(&self, visitor: &Visitor) {
+        let connections = self.name.connections();
+        until("a look at the name", async || {
+            assert!(!self.counts(visitor).await, "by whom?");
+            self.name.connections() > connections
+        })
+        .await;
     }
 
     fn move_name(&self) {
@@ -100,9 +120,25 @@ async fn a_write_that_comes_after_the_name_has_moved_is_made_there_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_moves_while_the_old_server_takes_writes_is_followed_once_that_one_closes_its_connections() {
+    let moving = Moving::start().await;
+    let (old, new) = (moving.redis.primary(), &moving.redis.replicas()[0]);
+    new.run(&["REPLICAOF", "NO", "ONE"]);
+    moving.move_name();
+    let visitor = Visitor::new();
+    visitor.born(&moving.store, &[]).await;
+    assert_eq!([old, new].map(|server| server.run(&["EXISTS", &visitor.name()]).int()), [1, 0]);
+    old.run(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let other = Visitor::new();
+    until("the connection", async || moving.store.create(&other.key, &other.create(&[])).await.is_ok()).await;
+    assert_eq!(new.run(&["EXISTS", &other.name()]).int(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stays_a_replica_is_left_in_peace_and_serves_every_read() {
     let (moving, visitor) = Moving::demoted().await;
-    let (connections, begun) = (moving.name.connections(), Instant::now());
+    assert!(!moving.counts(&visitor).await, "by whom?");
+    let (before, connections, begun) = (moving.status(), moving.name.connections(), Instant::now());
     let (mut reads, mut refused, mut slowest) = (0, 0, Duration::ZERO);
     let mut of_last = 0;
     while begun.elapsed() < 6000 * MS {
@@ -113,6 +149,7 @@ async fn a_server_that_stays_a_replica_is_left_in_peace_and_serves_every_read() 
         if reads % 10 == 0 {
             assert!(moving.store.create(&Visitor::new().key, &visitor.create(&[])).await.is_err());
             refused += 1;
+            assert!(!moving.status().is_primary, "it is a replica");
         }
         if begun.elapsed() < 4500 * MS {
             of_last = moving.name.connections();
@@ -125,5 +162,71 @@ async fn a_server_that_stays_a_replica_is_left_in_peace_and_serves_every_read() 
          {reads} reads, all served, the slowest after {slowest:?}"
     );
     assert!((1..=2).contains(&last), "{last}");
-    assert!(all <= 20, "{all}");
+    assert!(all <= 24, "{all}");
+    // Of those who came to look, none took the place of the first, and what is counted goes on.
+    let after = moving.status();
+    assert!(after.commands >= before.commands + reads + refused, "{before:?} {after:?}");
+    assert!(after.refused >= before.refused + refused, "{before:?} {after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_over_a_server_that_stays_a_replica_comes_to_its_end() {
+    let (moving, visitor) = Moving::demoted().await;
+    // More than one step of a walk looks at.
+    let new = &moving.redis.replicas()[0];
+    new.run(&["EVAL", "for i = 1, 5000 do redis.call('HSET', 'other:' .. i, 'a', 'b') end", "0"]);
+    until("the same on both", async || moving.redis.primary().run(&["DBSIZE"]).int() == 5001).await;
+    let (realm, mut from, mut found, mut pages) = ("main".into(), None, 0, 0);
+    loop {
+        let page = moving.store.page(&realm, from).await.unwrap();
+        (found, pages) = (found + page.sessions.len(), pages + 1);
+        let Some(next) = page.next else { break };
+        from = Some(next);
+        assert!(pages < 20, "a walk without an end");
+        moving.look(&visitor).await;
+    }
+    assert!(pages > 3 && found == 1, "{found} found on {pages} pages");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_do_not_wait_again_for_a_replica_that_answers_what_needs_no_write() {
+    let (moving, visitor) = Moving::demoted().await;
+    // The first moments are waited out.
+    for _ in 0..3 {
+        assert!(!moving.counts(&visitor).await, "by whom?");
+    }
+    for _ in 0..5 {
+        let nobody = Visitor::new();
+        let gone = moving.store.save(&nobody.key, &nobody.merge(token(), count("n"))).await.unwrap();
+        assert!(matches!(gone, Saved::Gone), "{gone:?}");
+        let refused = moving.status().refused;
+        assert!(moving.store.create(&nobody.key, &nobody.create(&[])).await.is_err());
+        assert_eq!(moving.status().refused, refused + 1, "it was told at once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_becomes_a_primary_again_in_its_place_is_called_one() {
+    let (moving, visitor) = Moving::demoted().await;
+    // Whoever has the name answers nobody.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    moving.name.lead_new_to(nobody);
+    moving.look(&visitor).await;
+    assert!(!moving.status().is_primary);
+    moving.redis.primary().run(&["REPLICAOF", "NO", "ONE"]);
+    assert!(moving.counts(&visitor).await);
+    assert!(moving.status().is_primary && moving.status().is_well);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_ask_who_takes_writes_is_led_there_too() {
+    let rights: Vec<_> = rights(USERS).into_iter().filter(|right| *right != "+info").collect();
+    let (moving, visitor) = (Moving::start_with(&rights).await, Visitor::new());
+    visitor.born(&moving.store, &[]).await;
+    moving.redis.wait_until_in_sync();
+    moving.change_places();
+    moving.look(&visitor).await;
+    moving.move_name();
+    until("the first write", async || moving.counts(&visitor).await).await;
+    assert!(moving.status().is_primary, "it took a write");
 }
