@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use redis_session::{Clock, Event, KeyRing, MemoryStore, Observer, RedisSessionLayer};
+use redis_session::{Clock, Event, KeyRing, MemoryStore, Observer, RedisSessionLayer, RedisStore};
 use redis_session_testkit::RedisServer;
 
 pub(crate) const COOKIE: &str = "__Host-id";
