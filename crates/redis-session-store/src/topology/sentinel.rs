@@ -642,8 +642,9 @@ async fn look_after(shared: Arc<Shared>) {
     loop {
         let looked = Instant::now();
         let well = shared.refresh().await;
-        // A promotion that a Sentinel tells of counts as well, so nobody hunts for long without asking.
-        while looked.elapsed() < SOON && shared.hunt().await {
+        // A promotion that a Sentinel tells of counts as well, so nobody hunts for long without asking; but once at least,
+        // however long the Sentinels' answers take.
+        while shared.hunt().await && looked.elapsed() < SOON {
             tokio::time::sleep(HUNT_EVERY).await;
         }
         if shared.state().hunt.is_some() {

@@ -14,6 +14,7 @@ mod load;
 mod memory;
 mod mixups;
 mod persistence;
+mod promotion;
 mod races;
 mod records;
 mod replicas;
