@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -86,6 +86,12 @@ struct State {
 }
 
 impl State {
+    /// How many Sentinels have answered so far. One that is named by host and by address counts once, and one that cannot be
+    /// reached from here does not: it has no vote.
+    fn known(&self) -> usize {
+        self.sentinels.values().filter_map(|sentinel| sentinel.others().clone()).collect::<BTreeSet<_>>().len()
+    }
+
     /// Whether the Sentinels' memory may have been made anew.
     fn may_be_remade(&self) -> bool {
         self.disagreed.is_some_and(|since| since.elapsed() > REMADE)
@@ -116,8 +122,14 @@ struct Server {
 
 struct Sentinel {
     node: Node,
+    /// Whom it knew when it answered last. `None`: it never did.
+    others: Mutex<Option<Others>>,
     _hears: Subscription,
 }
+
+/// The ids of the other Sentinels that one knows. It tells one from another, whatever addresses lead to it: it is the only one
+/// that is not among them.
+type Others = BTreeSet<String>;
 
 /// What one Sentinel says.
 #[derive(Debug)]
@@ -128,6 +140,7 @@ struct View {
     fails_over: bool,
     replicas: Vec<Address>,
     sentinels: Vec<Address>,
+    others: Others,
 }
 
 impl Sentinels {
@@ -285,12 +298,14 @@ impl Shared {
         };
         let channels = CHANNELS.map(str::to_owned).to_vec();
         let hears = Subscription::start(&target, &shared.settings, channels, tell)?;
-        let sentinel = Sentinel { node: Node::start(&target, &shared.settings)?, _hears: hears };
+        // One connection: where a name leads to one of several, the replies of a view must be of the same.
+        let node = Node::start(&target, &Settings { clients: 1, ..shared.settings })?;
+        let sentinel = Sentinel { node, others: Mutex::default(), _hears: hears };
         state.sentinels.insert(address.clone(), Arc::new(sentinel));
         Ok(())
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -346,7 +361,7 @@ impl Shared {
             let older = {
                 let mut state = self.state();
                 state.provisional = state.provisional.filter(|(until, _)| Instant::now() < *until);
-                let remade = state.may_be_remade() && candidate.is_of_most(state.sentinels.len());
+                let remade = state.may_be_remade() && candidate.is_of_most(state.known());
                 candidate.epoch < state.epoch && !remade
                     || state.provisional.is_some_and(|(_, against)| candidate.epoch <= against)
             };
@@ -507,7 +522,13 @@ impl Sentinel {
         let of = async |what| self.ask(&[what, name], by).await;
         let (address, primary, replicas, sentinels) =
             tokio::join!(of("GET-MASTER-ADDR-BY-NAME"), of("MASTER"), of("REPLICAS"), of("SENTINELS"));
-        View::read(address?, primary?, replicas?, sentinels?).ok_or(Failure::Odd)
+        let view = View::read(address?, primary?, replicas?, sentinels?).ok_or(Failure::Odd)?;
+        *self.others() = Some(view.others.clone());
+        Ok(view)
+    }
+
+    fn others(&self) -> MutexGuard<'_, Option<Others>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn why_it_names_none(&self, name: &str, by: Instant) -> String {
@@ -531,7 +552,7 @@ impl View {
         let Ok([Reply::Text(host), Reply::Text(port)]) = <[Reply; 2]>::try_from(address) else { return None };
         let host = String::from_utf8(host.into()).ok()?;
         let port: u16 = std::str::from_utf8(&port).ok()?.parse().ok()?;
-        let primary = fields(primary)?;
+        let (primary, sentinels) = (fields(primary)?, servers(sentinels)?);
         let is_under_way = primary.get("flags")?.split(',').any(|flag| flag == "failover_in_progress");
         // Here it is the old one until all replicas follow; the address above is the promoted one's before.
         let is_promoted = primary.get("ip") != Some(&host) || primary.get("port")?.parse() != Ok(port);
@@ -539,14 +560,18 @@ impl View {
             primary: Address::new(host, port),
             epoch: primary.get("config-epoch")?.parse().ok()?,
             fails_over: is_under_way && !is_promoted,
-            replicas: addresses(replicas)?,
-            sentinels: addresses(sentinels)?,
+            replicas: addresses(&servers(replicas)?),
+            sentinels: addresses(&sentinels),
+            others: sentinels.iter().filter_map(|sentinel| sentinel.get("runid").cloned()).collect(),
         })
     }
 }
 
-/// What Sentinel says of a server: names and values, one after the other.
-fn fields(reply: Reply) -> Option<BTreeMap<String, String>> {
+/// What Sentinel says of a server.
+type About = BTreeMap<String, String>;
+
+/// Names and values, one after the other.
+fn fields(reply: Reply) -> Option<About> {
     let Reply::List(parts) = reply else { return None };
     let text = |part| match part {
         Reply::Text(text) => String::from_utf8(text.into()).ok(),
@@ -560,15 +585,18 @@ fn fields(reply: Reply) -> Option<BTreeMap<String, String>> {
     Some(fields)
 }
 
-/// Those of servers that are there.
-fn addresses(reply: Reply) -> Option<Vec<Address>> {
+fn servers(reply: Reply) -> Option<Vec<About>> {
     let Reply::List(servers) = reply else { return None };
-    let servers = servers.into_iter().map(fields).collect::<Option<Vec<_>>>()?;
-    let address = |server: BTreeMap<String, String>| {
+    servers.into_iter().map(fields).collect()
+}
+
+/// Those of servers that are there.
+fn addresses(servers: &[About]) -> Vec<Address> {
+    let address = |server: &About| {
         let port = server.get("port")?.parse().ok().filter(|port| *port > 0)?;
         Some(Address::new(server.get("ip").filter(|host| !host.is_empty())?.clone(), port))
     };
-    Some(servers.into_iter().filter_map(address).collect())
+    servers.iter().filter_map(address).collect()
 }
 
 /// A primary that Sentinels name.
@@ -576,7 +604,7 @@ fn addresses(reply: Reply) -> Option<Vec<Address>> {
 struct Candidate {
     epoch: u64,
     primary: Address,
-    /// How many of them say so.
+    /// How many of them say so; one that several addresses lead to counts once.
     votes: usize,
 }
 
@@ -589,13 +617,14 @@ impl Candidate {
 
 /// What the Sentinels name, the newest word first, and of the same age that of most.
 fn candidates(views: &[View]) -> Vec<Candidate> {
-    let mut votes: BTreeMap<(u64, &Address), usize> = BTreeMap::new();
+    let mut votes = BTreeMap::<_, BTreeSet<_>>::new();
     for view in views {
-        *votes.entry((view.epoch, &view.primary)).or_default() += 1;
+        votes.entry((view.epoch, &view.primary)).or_default().insert(&view.others);
     }
-    let candidate =
-        |((epoch, primary), votes): ((u64, &Address), usize)| Candidate { epoch, primary: primary.clone(), votes };
-    let mut candidates: Vec<_> = votes.into_iter().map(candidate).collect();
+    let mut candidates: Vec<_> = votes
+        .into_iter()
+        .map(|((epoch, primary), votes)| Candidate { epoch, primary: primary.clone(), votes: votes.len() })
+        .collect();
     candidates.sort_by_key(|candidate| std::cmp::Reverse((candidate.epoch, candidate.votes)));
     candidates
 }
@@ -661,9 +690,13 @@ async fn look_after(shared: Arc<Shared>) {
 mod tests {
     use super::*;
 
-    fn view(port: u16, epoch: u64) -> View {
+    const SENTINELS: [&str; 4] = ["a", "b", "c", "d"];
+
+    /// What this one of four Sentinels says.
+    fn view(sentinel: &str, port: u16, epoch: u64) -> View {
         let (replicas, sentinels) = (Vec::new(), Vec::new());
-        View { primary: Address::new("h", port), epoch, fails_over: false, replicas, sentinels }
+        let others = SENTINELS.into_iter().filter(|other| *other != sentinel).map(str::to_owned).collect();
+        View { primary: Address::new("h", port), epoch, fails_over: false, replicas, sentinels, others }
     }
 
     fn text(text: &str) -> Reply {
@@ -676,11 +709,16 @@ mod tests {
 
     #[test]
     fn the_newest_word_counts_and_of_the_same_age_that_of_most() {
-        let views = [view(1, 7), view(2, 8), view(3, 7), view(3, 7)];
-        let found = |candidate: Candidate| (candidate.epoch, candidate.primary.port, candidate.votes);
-        let found: Vec<_> = candidates(&views).into_iter().map(found).collect();
-        assert_eq!(found, [(8, 2, 1), (7, 3, 2), (7, 1, 1)]);
-        assert!(candidates(&[]).is_empty());
+        let found = |views: &[View]| -> Vec<_> {
+            let found = |candidate: Candidate| (candidate.epoch, candidate.primary.port, candidate.votes);
+            candidates(views).into_iter().map(found).collect()
+        };
+        let views = [view("a", 1, 7), view("b", 2, 8), view("c", 3, 7), view("d", 3, 7)];
+        assert_eq!(found(&views), [(8, 2, 1), (7, 3, 2), (7, 1, 1)]);
+        // A host and an address that lead to the same one.
+        let views = [view("a", 1, 7), view("a", 1, 7), view("b", 2, 7), view("c", 2, 7)];
+        assert_eq!(found(&views), [(7, 2, 2), (7, 1, 1)]);
+        assert_eq!(found(&[]), []);
     }
 
     #[test]
@@ -699,7 +737,7 @@ mod tests {
                 list(&["10.0.0.1", "6379"]),
                 list(&["ip", "10.0.0.1", "port", "6379", "flags", flags, "config-epoch", "7"]),
                 replicas,
-                Reply::List(vec![list(&["ip", "10.0.0.9", "port", "26379"])]),
+                Reply::List(vec![list(&["ip", "10.0.0.9", "port", "26379", "runid", "f00"])]),
             )
         };
         let replicas = || Reply::List(vec![list(&["ip", "fd00::1", "port", "7"]), list(&["ip", "", "port", "0"])]);
@@ -707,6 +745,7 @@ mod tests {
         assert_eq!((view.primary, view.epoch, view.fails_over), (Address::new("10.0.0.1", 6379), 7, true));
         assert_eq!(view.replicas, [Address::new("fd00::1", 7)]);
         assert_eq!(view.sentinels, [Address::new("10.0.0.9", 26_379)]);
+        assert_eq!(view.others, Others::from(["f00".to_owned()]));
         assert!(!read("master", replicas()).unwrap().fails_over);
         let promoted = list(&["ip", "10.0.0.2", "port", "6379", "flags", "failover_in_progress", "config-epoch", "7"]);
         let view = View::read(list(&["10.0.0.1", "6379"]), promoted, replicas(), replicas()).unwrap();

@@ -17,6 +17,7 @@ mod persistence;
 mod promotion;
 mod races;
 mod records;
+mod remade;
 mod replicas;
 mod security;
 mod sentinel;

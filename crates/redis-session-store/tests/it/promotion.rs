@@ -98,7 +98,7 @@ fn rested(all: &Sentinels) -> bool {
 }
 
 /// The port of the primary of a store, as its server names it.
-fn goes_to(store: &RedisStore) -> u16 {
+pub(crate) fn goes_to(store: &RedisStore) -> u16 {
     let primary = store.servers().into_iter().find(|status| status.is_primary).unwrap();
     primary.server.rsplit(':').next().unwrap().parse().unwrap()
 }
