@@ -344,7 +344,10 @@ impl Shared {
 
     /// Asks all Sentinels, and goes to the primary that the newest word names. Tells whether all is well.
     async fn refresh(self: &Arc<Self>) -> bool {
-        let views = self.views().await;
+        let (views, strange) = {
+            let said = self.views().await;
+            of_ours(said, &self.state().servers.keys().cloned().collect(), &self.way)
+        };
         for address in views.iter().flat_map(|view| &view.sentinels) {
             let address = self.way.reached_at(address);
             if let Err(error) = Self::add_sentinel(self, &address)
@@ -355,17 +358,21 @@ impl Shared {
         }
         let replicas: Vec<_> =
             views.iter().flat_map(|view| &view.replicas).filter_map(|replica| self.server(replica)).collect();
-        let candidates = candidates(&views);
+        // What strange ones say counts for nothing but that the memory of all may have been made anew.
+        let (strangers, strange): (Vec<_>, Vec<_>) = strange.into_iter().unzip();
+        let ours = candidates(&views).into_iter().map(|candidate| (candidate, true));
+        let candidates: Vec<_> =
+            ours.chain(candidates(&strange).into_iter().map(|candidate| (candidate, false))).collect();
         let mut agreed = candidates.is_empty();
-        for candidate in candidates {
-            let older = {
+        for (candidate, is_ours) in candidates {
+            let is_in_doubt = {
                 let mut state = self.state();
                 state.provisional = state.provisional.filter(|(until, _)| Instant::now() < *until);
                 let remade = state.may_be_remade() && candidate.is_of_most(state.known());
-                candidate.epoch < state.epoch && !remade
+                (candidate.epoch < state.epoch || !is_ours) && !remade
                     || state.provisional.is_some_and(|(_, against)| candidate.epoch <= against)
             };
-            let Some(server) = (!older).then(|| self.server(&candidate.primary)).flatten() else { continue };
+            let Some(server) = (!is_in_doubt).then(|| self.server(&candidate.primary)).flatten() else { continue };
             // A dead one is not waited for: it has not become the primary.
             if server.node.is_well() && is_primary(&server.node).await {
                 self.go_to(&server, candidate.epoch);
@@ -385,7 +392,7 @@ impl Shared {
         if views.iter().any(|view| view.fails_over) {
             self.state().begin_to_hunt();
         }
-        self.forget(&views, &replicas);
+        self.forget(&views, &strangers, &replicas);
         let primary = self.primary.load();
         let well = primary.as_ref().is_some_and(|primary| primary.node.is_well());
         if let Some(primary) = &*primary {
@@ -447,7 +454,7 @@ impl Shared {
     }
 
     /// Drops the connections to servers that no Sentinel names any more.
-    fn forget(&self, views: &[View], replicas: &[Arc<Server>]) {
+    fn forget(&self, views: &[View], strangers: &[Address], replicas: &[Arc<Server>]) {
         if views.is_empty() {
             return;
         }
@@ -457,7 +464,8 @@ impl Shared {
         let current = self.primary.load_full();
         let mut state = self.state();
         state.sentinels.retain(|address, sentinel| {
-            self.way.seeds.contains(address) || sentinels.contains(address) || sentinel.node.is_well()
+            let may_be_ours = sentinel.node.is_well() && !strangers.contains(address);
+            self.way.seeds.contains(address) || sentinels.contains(address) || may_be_ours
         });
         state.servers.retain(|address, server| {
             named.contains(address)
@@ -466,15 +474,19 @@ impl Shared {
         });
     }
 
-    async fn views(&self) -> Vec<View> {
-        let (sentinels, others): (Vec<_>, _) = {
+    /// What each Sentinel says, by where it is reached.
+    async fn views(&self) -> Vec<(Address, View)> {
+        let (sentinels, others) = {
             let state = self.state();
             // Where most must say the same, each of them is waited for.
             let others = if state.may_be_remade() { ANSWER } else { OTHERS };
-            (state.sentinels.values().cloned().collect(), others)
+            (state.sentinels.clone(), others)
         };
         let by = Instant::now() + ANSWER;
-        gather(others, sentinels.iter().map(async |sentinel| sentinel.view(&self.name, by).await.ok())).await
+        let asked = sentinels
+            .into_iter()
+            .map(async |(address, sentinel)| Some((address, sentinel.view(&self.name, by).await.ok()?)));
+        gather(others, asked).await
     }
 
     /// Why there is no primary at start.
@@ -599,6 +611,24 @@ fn addresses(servers: &[About]) -> Vec<Address> {
     servers.iter().filter_map(address).collect()
 }
 
+/// What our Sentinels say, and what others say, and where: an address that was one of ours may lead to somebody else's, whose
+/// primary has the same name and a higher epoch. Ours name one of the servers that are known; where nobody does, as at start or
+/// where all addresses have changed, the seeds are ours, and who names one of the same servers.
+fn of_ours(said: Vec<(Address, View)>, known: &BTreeSet<Address>, way: &Way) -> (Vec<View>, Vec<(Address, View)>) {
+    let named = |view: &View| -> Vec<_> {
+        [&view.primary].into_iter().chain(&view.replicas).map(|server| way.reached_at(server)).collect()
+    };
+    let names = |view: &View, servers: &BTreeSet<Address>| named(view).iter().any(|server| servers.contains(server));
+    let of_seeds =
+        || said.iter().filter(|(who, _)| way.seeds.contains(who)).flat_map(|(_, view)| named(view)).collect();
+    let servers = match said.iter().any(|(_, view)| names(view, known)) {
+        true => known.clone(),
+        false => of_seeds(),
+    };
+    let (ours, strange): (Vec<_>, Vec<_>) = said.into_iter().partition(|(_, view)| names(view, &servers));
+    (ours.into_iter().map(|(_, view)| view).collect(), strange)
+}
+
 /// A primary that Sentinels name.
 #[derive(Debug, PartialEq, Eq)]
 struct Candidate {
@@ -689,6 +719,7 @@ async fn look_after(shared: Arc<Shared>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::url::Url;
 
     const SENTINELS: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -719,6 +750,33 @@ mod tests {
         let views = [view("a", 1, 7), view("a", 1, 7), view("b", 2, 7), view("c", 2, 7)];
         assert_eq!(found(&views), [(7, 2, 2), (7, 1, 1)]);
         assert_eq!(found(&[]), []);
+    }
+
+    #[test]
+    fn ours_name_a_server_that_is_known_or_where_nobody_does_one_that_a_seed_names() {
+        // The Sentinels at 1 and 2 are seeds. Who says what: where he is, the primary, a replica; and whether he is ours.
+        type Said = (u16, u16, u16, bool);
+        let table: [(&[u16], &[Said]); 6] = [
+            (&[], &[(1, 11, 12, true), (2, 11, 12, true)]),
+            (&[11, 12], &[(1, 11, 12, true), (3, 11, 13, true), (4, 14, 12, true), (5, 21, 22, false)]),
+            (&[11, 12], &[(5, 21, 22, false)]),
+            // All addresses have changed.
+            (&[11, 12], &[(1, 31, 32, true), (3, 32, 31, true), (5, 21, 22, false)]),
+            // A seed's address is somebody else's.
+            (&[11, 12], &[(1, 21, 22, false), (3, 11, 12, true)]),
+            (&[11, 12], &[(1, 21, 22, false), (2, 11, 12, true), (5, 21, 22, false)]),
+        ];
+        let way = Way::of_url(Url::parse("redis-sentinel://h:1,h:2/my").unwrap());
+        let at = |port| Address::new("h", port);
+        for (known, said) in table {
+            let views = said.iter().map(|(who, primary, replica, _)| {
+                (at(*who), View { replicas: vec![at(*replica)], ..view("a", *primary, 7) })
+            });
+            let (ours, strange) = of_ours(views.collect(), &known.iter().map(|port| at(*port)).collect(), &way);
+            let wanted = said.iter().filter(|(.., is_ours)| !is_ours).map(|(who, ..)| at(*who));
+            let found: Vec<_> = strange.into_iter().map(|(who, _)| who).collect();
+            assert_eq!((ours.len() + found.len(), found), (said.len(), wanted.collect()), "{known:?} {said:?}");
+        }
     }
 
     #[test]

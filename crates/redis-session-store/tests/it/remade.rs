@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use redis_session_core::Store;
 use redis_session_store::{RedisStore, RedisStoreOptions};
 use redis_session_testkit::{Proxy, RedisServer, Sentinels};
 
@@ -63,4 +64,33 @@ async fn sentinels_whose_memory_was_made_anew_are_believed_after_a_while_by_what
         assert!(waited >= REMADE, "{waited:?}: a few of them may have been cut off");
         Visitor::new().born(store, &[]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_peoples_sentinels_at_an_address_that_was_one_of_ours_lead_nowhere() {
+    let all = Sentinels::start();
+    // A newer word, for whoever does not look whose it is.
+    let strange = Sentinels::options().replicas(1).sentinels(1).start();
+    strange.failover();
+    let (stays, goes) = (&all.sentinels()[0], &all.sentinels()[2]);
+    let proxy = Proxy::start(goes.address());
+    let (of_sentinel, of_proxy) = (goes.port(), proxy.port());
+    let options = RedisStore::options(&seeds(&[stays.port()], &all))
+        .map_address(move |host, port| (host.to_owned(), if port == of_sentinel { of_proxy } else { port }));
+    let store = connect(options).await;
+    let asked = async |times| {
+        let wanted = proxy.count("SENTINEL") + times;
+        until_within(SECOND * 10, "questions", async || proxy.count("SENTINEL") >= wanted).await;
+    };
+    asked(4).await;
+    let visitor = Visitor::new();
+    visitor.born(&store, &[]).await;
+
+    goes.kill();
+    proxy.lead_to(strange.sentinels()[0].address());
+    // The first answer to each of four questions, and two more.
+    asked(12).await;
+    assert_eq!(goes_to(&store), all.primary().port());
+    assert_eq!(store.servers().len(), 3, "{:?}", store.servers());
+    assert!(store.load(&visitor.key).await.unwrap().is_some(), "the visitor is logged out");
 }
