@@ -123,6 +123,23 @@ async fn a_promotion_is_followed_before_a_sentinel_knows_of_it_also_where_all_ar
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_of_which_no_sentinel_ever_tells_is_believed_for_three_seconds() {
+    let all = Sentinels::start();
+    let store = RedisStore::options(&all.url()).connect_deadline(SECOND * 10).connect().await.unwrap();
+    until_within(SECOND * 20, "a Sentinel that looked at the replicas a while ago", async || rested(&all)).await;
+    let old = all.primary().port();
+    all.begin_failover();
+    until_within(SECOND * 5, "the promotion", async || goes_to(&store) != old).await;
+    let followed = Instant::now();
+    // Only this one would have found out, with its next look.
+    all.sentinels()[0].pause();
+    // The others make a replica of the promoted one again after eight seconds.
+    until_within(SECOND * 7, "the way back", async || goes_to(&store) == old).await;
+    println!("a promotion of which no Sentinel told: believed for {:?}", followed.elapsed());
+    assert!(followed.elapsed() > SECOND * 2, "{:?}", followed.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_failover_that_came_to_nothing_the_sentinels_are_left_in_peace() {
     let all = Sentinels::start();
     let far = Far::away(&all, 40 * MS);
