@@ -2,7 +2,8 @@
 //!
 //! The word of the server with the highest epoch counts, so that one that was cut off cannot bring an old primary back. An
 //! older one counts only where most of the primaries that it names say the same, and only after a while: then the cluster
-//! was made anew.
+//! was made anew. So does one that names none of the servers that are known, and only a seed's, since an address that was
+//! one of ours may have come to be that of another cluster's server; until then nothing is sent there.
 //! A server that answered `CLUSTERDOWN` is left alone until it says itself that it serves again: fred closes the
 //! connection at that answer, and gives it to everybody whose command was under way. For a slot that its owner itself does
 //! not know of, it would answer the same, so nobody has that slot, whatever the others say.
@@ -72,7 +73,7 @@ struct Member {
     address: Address,
     target: Arc<Target>,
     node: Arc<Node>,
-    /// It said that the cluster is down.
+    /// It said that the cluster is down, or it is another cluster's.
     gated: AtomicBool,
     /// The slots that nobody has, by its own last word.
     uncovered: Mutex<BTreeSet<u16>>,
@@ -123,14 +124,16 @@ struct Table {
     /// Connected, so that one that takes over answers at once; each behind the index of its primary.
     replicas: Vec<(u16, Arc<Member>)>,
     epoch: u64,
+    /// What the cluster calls them.
+    ids: BTreeSet<Bytes>,
     /// The clock by which the store tells the time; servers' own may differ by milliseconds.
     clock: Arc<ServerClock>,
 }
 
 impl Table {
     fn empty() -> Self {
-        let (primaries, replicas, clock) = Default::default();
-        Self { owners: vec![NOBODY; SLOTS], primaries, replicas, epoch: 0, clock }
+        let (primaries, replicas, ids, clock) = Default::default();
+        Self { owners: vec![NOBODY; SLOTS], primaries, replicas, epoch: 0, ids, clock }
     }
 
     fn owner(&self, slot: u16) -> Option<&Arc<Member>> {
@@ -229,7 +232,7 @@ impl Cluster {
                 return Err(Failure::NotSent(Some("no server of the cluster is known to have this key's slot".into())));
             };
             let answer = match member.gated.load(Ordering::Relaxed) {
-                true => Err(Failure::NotSent(Some("the cluster is down, says the server that has the key".into()))),
+                true => Err(Failure::NotSent(Some("the cluster is down, or this server is another's".into()))),
                 false => member.node.send(ask, asking, by).await,
             };
             let failure = match answer {
@@ -416,8 +419,8 @@ impl Shared {
         Some(there)
     }
 
-    /// Asks all servers, and believes the one with the newest word, if it is not older than what was believed before, or the
-    /// cluster may have been made anew and most say so. Tells whether all is well.
+    /// Asks all servers, and believes the one with the newest word, if it is of the same cluster and not older than what was
+    /// believed before, or the cluster may have been made anew and most say so. Tells whether all is well.
     async fn refresh(&self, may_be_rebuilt: bool) -> bool {
         let members = self.members();
         let by = Instant::now() + ANSWER;
@@ -426,18 +429,21 @@ impl Shared {
         let others = if all { ANSWER } else { OTHERS };
         let asked = members.iter().map(async |member| Some((member, member.view(by).await.ok()?)));
         let views = gather(others, asked).await;
+        let table = self.table.load_full();
         for (member, view) in &views {
-            if view.ok {
-                member.gated.store(false, Ordering::Relaxed);
+            let is_ours = view.is_of(&table.ids);
+            if view.ok || !is_ours {
+                member.gated.store(!is_ours, Ordering::Relaxed);
             }
             *member.uncovered() = view.uncovered();
         }
         members.iter().for_each(|member| member.absence.looked(member.is_well()));
         let said: Vec<_> = views.into_iter().map(|(member, view)| (&member.address, view)).collect();
-        let best = newest(&said);
+        let best = heard(&said, &table.ids, &self.way.seeds, may_be_rebuilt);
         if let Some(view) = best {
             let primaries: BTreeSet<_> = view.ranges.iter().map(|range| self.way.reached_at(&range.primary)).collect();
-            if counts(view, &primaries, &said, self.table.load().epoch, may_be_rebuilt) {
+            let believed = view.is_of(&table.ids).then_some(table.epoch);
+            if counts(view, &primaries, &said, believed, may_be_rebuilt) {
                 self.take_over(view);
             } else if may_be_rebuilt {
                 // They may be others than before.
@@ -456,7 +462,7 @@ impl Shared {
     /// Makes a table of what a server says.
     fn take_over(&self, view: &View) {
         let old = self.table.load();
-        let mut table = Table { epoch: view.epoch, ..Table::empty() };
+        let mut table = Table { epoch: view.epoch, ids: view.ids.clone(), ..Table::empty() };
         for range in &view.ranges {
             let replicas: Vec<_> = range.replicas.iter().filter_map(|replica| self.announced(replica)).collect();
             let Some(primary) = self.announced(&range.primary) else { continue };
@@ -551,23 +557,37 @@ impl Shared {
     }
 }
 
-/// The newest word of those that serve; of the same age, that of most.
-fn newest<'a>(said: &'a [(&Address, View)]) -> Option<&'a View> {
-    let votes = |view: &View| said.iter().filter(|(_, other)| other.says_the_same(view)).count();
-    said.iter().map(|(_, view)| view).filter(|view| view.ok).max_by_key(|view| (view.epoch, votes(view)))
+/// The newest word of the cluster whose servers are called so; where none of it serves, and it may have been made anew, that of
+/// the seeds, since any other address may be somebody else's by now.
+fn heard<'a>(
+    said: &'a [(&Address, View)],
+    ids: &BTreeSet<Bytes>,
+    seeds: &[Address],
+    may_be_rebuilt: bool,
+) -> Option<&'a View> {
+    let ours = newest(said, |_, view| view.is_of(ids));
+    ours.or_else(|| newest(said, |who, _| may_be_rebuilt && seeds.contains(who)))
 }
 
-/// Whether a word counts: it is as new as what was believed before, or the cluster may have been made anew and most of the
-/// primaries that it names say the same. One that was cut off from the others does not know that they went on without it.
+/// The newest word of those that serve and are asked for; of the same age, that of most.
+fn newest<'a>(said: &'a [(&Address, View)], of: impl Fn(&Address, &View) -> bool) -> Option<&'a View> {
+    let votes = |view: &View| said.iter().filter(|(_, other)| other.says_the_same(view)).count();
+    let asked_for = said.iter().filter(|(who, view)| view.ok && of(who, view)).map(|(_, view)| view);
+    asked_for.max_by_key(|view| (view.epoch, votes(view)))
+}
+
+/// Whether a word counts: it is as new as what was believed before (`None`: of another cluster), or the cluster may have been
+/// made anew and most of the primaries that it names say the same. One that was cut off from the others does not know that
+/// they went on without it.
 fn counts(
     view: &View,
     primaries: &BTreeSet<Address>,
     said: &[(&Address, View)],
-    believed: u64,
+    believed: Option<u64>,
     may_be_rebuilt: bool,
 ) -> bool {
     let same = || said.iter().filter(|(who, said)| primaries.contains(*who) && said.ok && said.says_the_same(view));
-    view.epoch >= believed || may_be_rebuilt && same().count() * 2 > primaries.len()
+    believed.is_some_and(|believed| view.epoch >= believed) || may_be_rebuilt && same().count() * 2 > primaries.len()
 }
 
 /// Looks after the table for ever.
@@ -630,7 +650,7 @@ mod tests {
         };
         let view = |(who, ok, epoch, primaries): &(u16, bool, u64, [u16; 3])| {
             let ranges = (0..).zip(primaries).map(range).collect();
-            (at(*who), View { ok: *ok, epoch: *epoch, ranges })
+            (at(*who), View { ok: *ok, epoch: *epoch, ranges, ids: BTreeSet::new() })
         };
         all.iter().map(view).collect()
     }
@@ -655,8 +675,35 @@ mod tests {
         for (words, wanted) in table {
             let said = said(words);
             let by = by(&said);
-            let found = newest(&by).map(|view| (view.epoch, view.ranges[0].primary.port));
+            let found = newest(&by, |_, _| true).map(|view| (view.epoch, view.ranges[0].primary.port));
             assert_eq!(found, wanted, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn another_clusters_word_is_heard_only_of_a_seed_where_ours_may_be_made_anew_and_none_of_it_serves() {
+        // Who says it, a seed being at 1; whether he serves, his epoch, and what he calls a server.
+        type Said = (u16, bool, u64, &'static str);
+        type Case = (&'static [&'static str], &'static [Said], [Option<u64>; 2]);
+        let table: [Case; 7] = [
+            (&["a", "b"], &[(2, true, 3, "a"), (3, true, 9, "z")], [Some(3); 2]),
+            (&["a", "b"], &[(2, true, 3, "b"), (1, true, 9, "z")], [Some(3); 2]),
+            (&["a", "b"], &[(3, true, 9, "z")], [None; 2]),
+            (&["a", "b"], &[(1, true, 9, "z"), (3, true, 10, "y")], [None, Some(9)]),
+            (&["a", "b"], &[(2, false, 3, "a"), (1, true, 9, "z")], [None, Some(9)]),
+            (&["a", "b"], &[(1, false, 9, "z")], [None; 2]),
+            // None is known yet.
+            (&[], &[(1, true, 3, "a")], [Some(3); 2]),
+        ];
+        for (known, words, wanted) in table {
+            let ids = |all: &[&'static str]| all.iter().map(|id| Bytes::from_static(id.as_bytes())).collect();
+            let view = |(who, ok, epoch, id): &Said| {
+                (at(*who), View { ok: *ok, epoch: *epoch, ranges: Vec::new(), ids: ids(&[*id]) })
+            };
+            let said: Vec<_> = words.iter().map(view).collect();
+            let by = by(&said);
+            let heard = |rebuilt| heard(&by, &ids(known), &[at(1)], rebuilt).map(|view| view.epoch);
+            assert_eq!([heard(false), heard(true)], wanted, "{words:?}");
         }
     }
 
@@ -676,8 +723,11 @@ mod tests {
         for (words, of_most) in table {
             let said = said(words);
             let counts = |believed, rebuilt| counts(&said[0].1, &ALL.map(at).into(), &by(&said), believed, rebuilt);
-            assert_eq!(counts(4, true), of_most, "{words:?}");
-            assert!(counts(3, false) && counts(2, false) && !counts(4, false), "{words:?}");
+            assert_eq!(counts(Some(4), true), of_most, "{words:?}");
+            assert!(counts(Some(3), false) && counts(Some(2), false) && !counts(Some(4), false), "{words:?}");
+            // However new another cluster's is.
+            assert_eq!(counts(None, true), of_most, "{words:?}");
+            assert!(!counts(None, false), "{words:?}");
         }
     }
 }

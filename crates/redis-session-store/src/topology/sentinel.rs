@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -86,6 +86,12 @@ struct State {
 }
 
 impl State {
+    /// How many Sentinels have answered so far. One that is named by host and by address counts once, and one that cannot be
+    /// reached from here does not: it has no vote.
+    fn known(&self) -> usize {
+        self.sentinels.values().filter_map(|sentinel| sentinel.others().clone()).collect::<BTreeSet<_>>().len()
+    }
+
     /// Whether the Sentinels' memory may have been made anew.
     fn may_be_remade(&self) -> bool {
         self.disagreed.is_some_and(|since| since.elapsed() > REMADE)
@@ -116,8 +122,14 @@ struct Server {
 
 struct Sentinel {
     node: Node,
+    /// Whom it knew when it answered last. `None`: it never did.
+    others: Mutex<Option<Others>>,
     _hears: Subscription,
 }
+
+/// The ids of the other Sentinels that one knows. It tells one from another, whatever addresses lead to it: it is the only one
+/// that is not among them.
+type Others = BTreeSet<String>;
 
 /// What one Sentinel says.
 #[derive(Debug)]
@@ -128,6 +140,7 @@ struct View {
     fails_over: bool,
     replicas: Vec<Address>,
     sentinels: Vec<Address>,
+    others: Others,
 }
 
 impl Sentinels {
@@ -288,12 +301,14 @@ impl Shared {
         };
         let channels = CHANNELS.map(str::to_owned).to_vec();
         let hears = Subscription::start(&target, &shared.settings, channels, tell)?;
-        let sentinel = Sentinel { node: Node::start(&target, &shared.settings)?, _hears: hears };
+        // One connection: where a name leads to one of several, the replies of a view must be of the same.
+        let node = Node::start(&target, &Settings { clients: 1, ..shared.settings })?;
+        let sentinel = Sentinel { node, others: Mutex::default(), _hears: hears };
         state.sentinels.insert(address.clone(), Arc::new(sentinel));
         Ok(())
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -332,7 +347,10 @@ impl Shared {
 
     /// Asks all Sentinels, and goes to the primary that the newest word names. Tells whether all is well.
     async fn refresh(self: &Arc<Self>) -> bool {
-        let views = self.views().await;
+        let (views, strange) = {
+            let said = self.views().await;
+            of_ours(said, &self.state().servers.keys().cloned().collect(), &self.way)
+        };
         for address in views.iter().flat_map(|view| &view.sentinels) {
             let address = self.way.reached_at(address);
             if let Err(error) = Self::add_sentinel(self, &address)
@@ -343,17 +361,21 @@ impl Shared {
         }
         let replicas: Vec<_> =
             views.iter().flat_map(|view| &view.replicas).filter_map(|replica| self.server(replica)).collect();
-        let candidates = candidates(&views);
+        // What strange ones say counts for nothing but that the memory of all may have been made anew.
+        let (strangers, strange): (Vec<_>, Vec<_>) = strange.into_iter().unzip();
+        let ours = candidates(&views).into_iter().map(|candidate| (candidate, true));
+        let candidates: Vec<_> =
+            ours.chain(candidates(&strange).into_iter().map(|candidate| (candidate, false))).collect();
         let mut agreed = candidates.is_empty();
-        for candidate in candidates {
-            let older = {
+        for (candidate, is_ours) in candidates {
+            let is_in_doubt = {
                 let mut state = self.state();
                 state.provisional = state.provisional.filter(|(until, _)| Instant::now() < *until);
-                let remade = state.may_be_remade() && candidate.is_of_most(state.sentinels.len());
-                candidate.epoch < state.epoch && !remade
+                let remade = state.may_be_remade() && candidate.is_of_most(state.known());
+                (candidate.epoch < state.epoch || !is_ours) && !remade
                     || state.provisional.is_some_and(|(_, against)| candidate.epoch <= against)
             };
-            let Some(server) = (!older).then(|| self.server(&candidate.primary)).flatten() else { continue };
+            let Some(server) = (!is_in_doubt).then(|| self.server(&candidate.primary)).flatten() else { continue };
             // A dead one is not waited for: it has not become the primary.
             if server.node.is_well() && is_primary(&server.node).await {
                 self.go_to(&server, candidate.epoch);
@@ -373,7 +395,7 @@ impl Shared {
         if views.iter().any(|view| view.fails_over) {
             self.state().begin_to_hunt();
         }
-        self.forget(&views, &replicas);
+        self.forget(&views, &strangers, &replicas);
         let primary = self.primary.load();
         let well = primary.as_ref().is_some_and(|primary| primary.node.is_well());
         if let Some(primary) = &*primary {
@@ -435,7 +457,7 @@ impl Shared {
     }
 
     /// Drops the connections to servers that no Sentinel names any more.
-    fn forget(&self, views: &[View], replicas: &[Arc<Server>]) {
+    fn forget(&self, views: &[View], strangers: &[Address], replicas: &[Arc<Server>]) {
         if views.is_empty() {
             return;
         }
@@ -445,7 +467,8 @@ impl Shared {
         let current = self.primary.load_full();
         let mut state = self.state();
         state.sentinels.retain(|address, sentinel| {
-            self.way.seeds.contains(address) || sentinels.contains(address) || sentinel.node.is_well()
+            let may_be_ours = sentinel.node.is_well() && !strangers.contains(address);
+            self.way.seeds.contains(address) || sentinels.contains(address) || may_be_ours
         });
         state.servers.retain(|address, server| {
             named.contains(address)
@@ -454,15 +477,19 @@ impl Shared {
         });
     }
 
-    async fn views(&self) -> Vec<View> {
-        let (sentinels, others): (Vec<_>, _) = {
+    /// What each Sentinel says, by where it is reached.
+    async fn views(&self) -> Vec<(Address, View)> {
+        let (sentinels, others) = {
             let state = self.state();
             // Where most must say the same, each of them is waited for.
             let others = if state.may_be_remade() { ANSWER } else { OTHERS };
-            (state.sentinels.values().cloned().collect(), others)
+            (state.sentinels.clone(), others)
         };
         let by = Instant::now() + ANSWER;
-        gather(others, sentinels.iter().map(async |sentinel| sentinel.view(&self.name, by).await.ok())).await
+        let asked = sentinels
+            .into_iter()
+            .map(async |(address, sentinel)| Some((address, sentinel.view(&self.name, by).await.ok()?)));
+        gather(others, asked).await
     }
 
     /// Why nothing can be sent: of those that Sentinels name, none could be connected, or none calls itself a primary.
@@ -528,7 +555,13 @@ impl Sentinel {
         let of = async |what| self.ask(&[what, name], by).await;
         let (address, primary, replicas, sentinels) =
             tokio::join!(of("GET-MASTER-ADDR-BY-NAME"), of("MASTER"), of("REPLICAS"), of("SENTINELS"));
-        View::read(address?, primary?, replicas?, sentinels?).ok_or(Failure::Odd)
+        let view = View::read(address?, primary?, replicas?, sentinels?).ok_or(Failure::Odd)?;
+        *self.others() = Some(view.others.clone());
+        Ok(view)
+    }
+
+    fn others(&self) -> MutexGuard<'_, Option<Others>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn why_it_names_none(&self, name: &str, redis: &str, by: Instant) -> String {
@@ -555,7 +588,7 @@ impl View {
         let Ok([Reply::Text(host), Reply::Text(port)]) = <[Reply; 2]>::try_from(address) else { return None };
         let host = String::from_utf8(host.into()).ok()?;
         let port: u16 = std::str::from_utf8(&port).ok()?.parse().ok()?;
-        let primary = fields(primary)?;
+        let (primary, sentinels) = (fields(primary)?, servers(sentinels)?);
         let is_under_way = primary.get("flags")?.split(',').any(|flag| flag == "failover_in_progress");
         // Here it is the old one until all replicas follow; the address above is the promoted one's before.
         let is_promoted = primary.get("ip") != Some(&host) || primary.get("port")?.parse() != Ok(port);
@@ -563,14 +596,18 @@ impl View {
             primary: Address::new(host, port),
             epoch: primary.get("config-epoch")?.parse().ok()?,
             fails_over: is_under_way && !is_promoted,
-            replicas: addresses(replicas)?,
-            sentinels: addresses(sentinels)?,
+            replicas: addresses(&servers(replicas)?),
+            sentinels: addresses(&sentinels),
+            others: sentinels.iter().filter_map(|sentinel| sentinel.get("runid").cloned()).collect(),
         })
     }
 }
 
-/// What Sentinel says of a server: names and values, one after the other.
-fn fields(reply: Reply) -> Option<BTreeMap<String, String>> {
+/// What Sentinel says of a server.
+type About = BTreeMap<String, String>;
+
+/// Names and values, one after the other.
+fn fields(reply: Reply) -> Option<About> {
     let Reply::List(parts) = reply else { return None };
     let text = |part| match part {
         Reply::Text(text) => String::from_utf8(text.into()).ok(),
@@ -584,15 +621,36 @@ fn fields(reply: Reply) -> Option<BTreeMap<String, String>> {
     Some(fields)
 }
 
-/// Those of servers that are there.
-fn addresses(reply: Reply) -> Option<Vec<Address>> {
+fn servers(reply: Reply) -> Option<Vec<About>> {
     let Reply::List(servers) = reply else { return None };
-    let servers = servers.into_iter().map(fields).collect::<Option<Vec<_>>>()?;
-    let address = |server: BTreeMap<String, String>| {
+    servers.into_iter().map(fields).collect()
+}
+
+/// Those of servers that are there.
+fn addresses(servers: &[About]) -> Vec<Address> {
+    let address = |server: &About| {
         let port = server.get("port")?.parse().ok().filter(|port| *port > 0)?;
         Some(Address::new(server.get("ip").filter(|host| !host.is_empty())?.clone(), port))
     };
-    Some(servers.into_iter().filter_map(address).collect())
+    servers.iter().filter_map(address).collect()
+}
+
+/// What our Sentinels say, and what others say, and where: an address that was one of ours may lead to somebody else's, whose
+/// primary has the same name and a higher epoch. Ours name one of the servers that are known; where nobody does, as at start or
+/// where all addresses have changed, the seeds are ours, and who names one of the same servers.
+fn of_ours(said: Vec<(Address, View)>, known: &BTreeSet<Address>, way: &Way) -> (Vec<View>, Vec<(Address, View)>) {
+    let named = |view: &View| -> Vec<_> {
+        [&view.primary].into_iter().chain(&view.replicas).map(|server| way.reached_at(server)).collect()
+    };
+    let names = |view: &View, servers: &BTreeSet<Address>| named(view).iter().any(|server| servers.contains(server));
+    let of_seeds =
+        || said.iter().filter(|(who, _)| way.seeds.contains(who)).flat_map(|(_, view)| named(view)).collect();
+    let servers = match said.iter().any(|(_, view)| names(view, known)) {
+        true => known.clone(),
+        false => of_seeds(),
+    };
+    let (ours, strange): (Vec<_>, Vec<_>) = said.into_iter().partition(|(_, view)| names(view, &servers));
+    (ours.into_iter().map(|(_, view)| view).collect(), strange)
 }
 
 /// A primary that Sentinels name.
@@ -600,7 +658,7 @@ fn addresses(reply: Reply) -> Option<Vec<Address>> {
 struct Candidate {
     epoch: u64,
     primary: Address,
-    /// How many of them say so.
+    /// How many of them say so; one that several addresses lead to counts once.
     votes: usize,
 }
 
@@ -613,13 +671,14 @@ impl Candidate {
 
 /// What the Sentinels name, the newest word first, and of the same age that of most.
 fn candidates(views: &[View]) -> Vec<Candidate> {
-    let mut votes: BTreeMap<(u64, &Address), usize> = BTreeMap::new();
+    let mut votes = BTreeMap::<_, BTreeSet<_>>::new();
     for view in views {
-        *votes.entry((view.epoch, &view.primary)).or_default() += 1;
+        votes.entry((view.epoch, &view.primary)).or_default().insert(&view.others);
     }
-    let candidate =
-        |((epoch, primary), votes): ((u64, &Address), usize)| Candidate { epoch, primary: primary.clone(), votes };
-    let mut candidates: Vec<_> = votes.into_iter().map(candidate).collect();
+    let mut candidates: Vec<_> = votes
+        .into_iter()
+        .map(|((epoch, primary), votes)| Candidate { epoch, primary: primary.clone(), votes: votes.len() })
+        .collect();
     candidates.sort_by_key(|candidate| std::cmp::Reverse((candidate.epoch, candidate.votes)));
     candidates
 }
@@ -666,8 +725,9 @@ async fn look_after(shared: Arc<Shared>) {
     loop {
         let looked = Instant::now();
         let well = shared.refresh().await;
-        // A promotion that a Sentinel tells of counts as well, so nobody hunts for long without asking.
-        while looked.elapsed() < SOON && shared.hunt().await {
+        // A promotion that a Sentinel tells of counts as well, so nobody hunts for long without asking; but once at least,
+        // however long the Sentinels' answers take.
+        while shared.hunt().await && looked.elapsed() < SOON {
             tokio::time::sleep(HUNT_EVERY).await;
         }
         if shared.state().hunt.is_some() {
@@ -683,10 +743,15 @@ async fn look_after(shared: Arc<Shared>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::url::Url;
 
-    fn view(port: u16, epoch: u64) -> View {
+    const SENTINELS: [&str; 4] = ["a", "b", "c", "d"];
+
+    /// What this one of four Sentinels says.
+    fn view(sentinel: &str, port: u16, epoch: u64) -> View {
         let (replicas, sentinels) = (Vec::new(), Vec::new());
-        View { primary: Address::new("h", port), epoch, fails_over: false, replicas, sentinels }
+        let others = SENTINELS.into_iter().filter(|other| *other != sentinel).map(str::to_owned).collect();
+        View { primary: Address::new("h", port), epoch, fails_over: false, replicas, sentinels, others }
     }
 
     fn text(text: &str) -> Reply {
@@ -699,11 +764,43 @@ mod tests {
 
     #[test]
     fn the_newest_word_counts_and_of_the_same_age_that_of_most() {
-        let views = [view(1, 7), view(2, 8), view(3, 7), view(3, 7)];
-        let found = |candidate: Candidate| (candidate.epoch, candidate.primary.port, candidate.votes);
-        let found: Vec<_> = candidates(&views).into_iter().map(found).collect();
-        assert_eq!(found, [(8, 2, 1), (7, 3, 2), (7, 1, 1)]);
-        assert!(candidates(&[]).is_empty());
+        let found = |views: &[View]| -> Vec<_> {
+            let found = |candidate: Candidate| (candidate.epoch, candidate.primary.port, candidate.votes);
+            candidates(views).into_iter().map(found).collect()
+        };
+        let views = [view("a", 1, 7), view("b", 2, 8), view("c", 3, 7), view("d", 3, 7)];
+        assert_eq!(found(&views), [(8, 2, 1), (7, 3, 2), (7, 1, 1)]);
+        // A host and an address that lead to the same one.
+        let views = [view("a", 1, 7), view("a", 1, 7), view("b", 2, 7), view("c", 2, 7)];
+        assert_eq!(found(&views), [(7, 2, 2), (7, 1, 1)]);
+        assert_eq!(found(&[]), []);
+    }
+
+    #[test]
+    fn ours_name_a_server_that_is_known_or_where_nobody_does_one_that_a_seed_names() {
+        // The Sentinels at 1 and 2 are seeds. Who says what: where he is, the primary, a replica; and whether he is ours.
+        type Said = (u16, u16, u16, bool);
+        let table: [(&[u16], &[Said]); 6] = [
+            (&[], &[(1, 11, 12, true), (2, 11, 12, true)]),
+            (&[11, 12], &[(1, 11, 12, true), (3, 11, 13, true), (4, 14, 12, true), (5, 21, 22, false)]),
+            (&[11, 12], &[(5, 21, 22, false)]),
+            // All addresses have changed.
+            (&[11, 12], &[(1, 31, 32, true), (3, 32, 31, true), (5, 21, 22, false)]),
+            // A seed's address is somebody else's.
+            (&[11, 12], &[(1, 21, 22, false), (3, 11, 12, true)]),
+            (&[11, 12], &[(1, 21, 22, false), (2, 11, 12, true), (5, 21, 22, false)]),
+        ];
+        let way = Way::of_url(Url::parse("redis-sentinel://h:1,h:2/my").unwrap());
+        let at = |port| Address::new("h", port);
+        for (known, said) in table {
+            let views = said.iter().map(|(who, primary, replica, _)| {
+                (at(*who), View { replicas: vec![at(*replica)], ..view("a", *primary, 7) })
+            });
+            let (ours, strange) = of_ours(views.collect(), &known.iter().map(|port| at(*port)).collect(), &way);
+            let wanted = said.iter().filter(|(.., is_ours)| !is_ours).map(|(who, ..)| at(*who));
+            let found: Vec<_> = strange.into_iter().map(|(who, _)| who).collect();
+            assert_eq!((ours.len() + found.len(), found), (said.len(), wanted.collect()), "{known:?} {said:?}");
+        }
     }
 
     #[test]
@@ -722,7 +819,7 @@ mod tests {
                 list(&["10.0.0.1", "6379"]),
                 list(&["ip", "10.0.0.1", "port", "6379", "flags", flags, "config-epoch", "7"]),
                 replicas,
-                Reply::List(vec![list(&["ip", "10.0.0.9", "port", "26379"])]),
+                Reply::List(vec![list(&["ip", "10.0.0.9", "port", "26379", "runid", "f00"])]),
             )
         };
         let replicas = || Reply::List(vec![list(&["ip", "fd00::1", "port", "7"]), list(&["ip", "", "port", "0"])]);
@@ -730,6 +827,7 @@ mod tests {
         assert_eq!((view.primary, view.epoch, view.fails_over), (Address::new("10.0.0.1", 6379), 7, true));
         assert_eq!(view.replicas, [Address::new("fd00::1", 7)]);
         assert_eq!(view.sentinels, [Address::new("10.0.0.9", 26_379)]);
+        assert_eq!(view.others, Others::from(["f00".to_owned()]));
         assert!(!read("master", replicas()).unwrap().fails_over);
         let promoted = list(&["ip", "10.0.0.2", "port", "6379", "flags", "failover_in_progress", "config-epoch", "7"]);
         let view = View::read(list(&["10.0.0.1", "6379"]), promoted, replicas(), replicas()).unwrap();

@@ -19,6 +19,8 @@ pub(crate) struct View {
     /// `cluster_current_epoch`: the newest word of all has the highest one.
     pub(crate) epoch: u64,
     pub(crate) ranges: Vec<Range>,
+    /// What the cluster calls the servers that it names.
+    pub(crate) ids: BTreeSet<Bytes>,
 }
 
 /// Slots in a row that one primary has.
@@ -38,10 +40,16 @@ impl View {
         let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let epoch = field("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).ok_or(Failure::Odd)?;
         let Reply::List(slots) = slots else { return Err(Failure::Odd) };
+        let ids = ids(&slots);
         let ranges = slots.into_iter().map(|slots| range(slots, asked).ok_or(Failure::Odd));
         let mut ranges: Vec<Range> = ranges.filter_map(Result::transpose).collect::<Result<_, _>>()?;
         ranges.sort_by_key(|range| range.first);
-        Ok(Self { ok: field("cluster_state") == Some("ok"), epoch, ranges })
+        Ok(Self { ok: field("cluster_state") == Some("ok"), epoch, ranges, ids })
+    }
+
+    /// Whether it is of the cluster whose servers are called so. Servers come and go, but not all between two looks.
+    pub(crate) fn is_of(&self, ids: &BTreeSet<Bytes>) -> bool {
+        ids.is_empty() || !self.ids.is_disjoint(ids)
     }
 
     /// Whether both are as new, and name the same primaries.
@@ -79,6 +87,24 @@ fn range(slots: Reply, asked: &Address) -> Option<Option<Range>> {
     (first <= last).then(|| primary.map(|primary| Range { first, last, primary, replicas }))
 }
 
+/// The third of what is said of each server.
+fn ids(slots: &[Reply]) -> BTreeSet<Bytes> {
+    fn parts(reply: &Reply) -> &[Reply] {
+        match reply {
+            Reply::List(parts) => parts,
+            _ => &[],
+        }
+    }
+    let servers = slots.iter().flat_map(|range| parts(range).iter().skip(2));
+    let id = |server| match parts(server).get(2) {
+        Some(Reply::Text(id)) => Some(id),
+        _ => None,
+    };
+    // Each range names them, and they are kept for longer than the reply that they are part of.
+    let ids: BTreeSet<_> = servers.filter_map(id).collect();
+    ids.into_iter().map(|id| Bytes::copy_from_slice(id)).collect()
+}
+
 /// Without a host, it is the one that was asked: the cluster does not know by what name we reach it. `Some(None)`: nobody
 /// knows where it is.
 fn address(server: Reply, asked: &Address) -> Option<Option<Address>> {
@@ -107,7 +133,7 @@ mod tests {
     }
 
     fn server(host: Reply, port: i64) -> Reply {
-        Reply::List(vec![host, Reply::Number(port), text("id")])
+        Reply::List(vec![host, Reply::Number(port), text(&format!("id of {port}"))])
     }
 
     fn slots(first: i64, last: i64, servers: Vec<Reply>) -> Reply {
@@ -135,6 +161,10 @@ mod tests {
         assert_eq!(view.ranges[0].replicas[0].to_string(), "[fd00::2]:8");
         assert_eq!(view.ranges[1].primary, Address::new("asked", 9));
         assert_eq!(view.ranges[1].replicas, [Address::new("asked", 9)]);
+        let ids =
+            |ports: &[u16]| ports.iter().map(|port| Bytes::from(format!("id of {port}"))).collect::<BTreeSet<_>>();
+        assert_eq!(view.ids, ids(&[7, 8, 9]));
+        assert!(view.is_of(&ids(&[8, 10])) && view.is_of(&ids(&[])) && !view.is_of(&ids(&[10, 11])));
         let unknown =
             Reply::List(vec![slots(0, 5, vec![server(text("?"), 7)]), slots(6, 9, vec![server(text("h"), 7)])]);
         let view = View::read(&info(), unknown, &asked()).unwrap();
