@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 tests/install.sh
 server=${REDIS_SERVER:-redis-server}
 echo "on $("$server" --version)"
+# The tests wait more than they compute: for elections, deadlines and pages.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
 
 # The tests that need a feature, as lines of package, feature and test.
 gated() {
