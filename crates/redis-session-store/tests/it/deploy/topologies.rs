@@ -150,6 +150,13 @@ async fn r81_a_deployed_cluster_is_made_once_and_one_that_dies_is_replaced_while
     // Slots are given out in the order of the nodes.
     let (of_first, of_others): (Vec<_>, Vec<_>) = born.iter().partition(|visitor| slot(visitor) <= 16_383 / SERVERS);
     assert!(!of_first.is_empty() && !of_others.is_empty());
+    // One that is called online may have nothing yet.
+    soon("a copy", async || {
+        let info = ask(nodes[0].port, "shop", &["info", "replication"]);
+        let number = |name: &str| info.split(name).nth(1)?.split([',', '\r']).next()?.parse::<u64>().ok();
+        number("master_repl_offset:").is_some_and(|all| all > 0 && number(",offset=") == Some(all))
+    })
+    .await;
     drop(nodes.remove(0));
     soon("another primary", async || {
         for visitor in &of_others {
